@@ -6,6 +6,11 @@
 //! accept -> tls -> route -> authenticate -> translate -> upstream -> answer -> respond
 //! ```
 
+// The flow.
+
+// OpenAI's multipart in, Codex's out, while it arrives.
+pub mod translate;
+
 // Around it.
 
 // Clock, randomness, files, secrets.
