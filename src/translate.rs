@@ -1,13 +1,14 @@
 //! An OpenAI multipart upload in, Codex's `/transcribe` multipart out, while the bytes are still arriving.
 
 pub mod asked;
+mod audio;
 mod boundary;
+mod container;
 mod disposition;
 #[allow(dead_code, reason = "the translator reads the rest")]
 mod limits;
 mod parameters;
 mod peek;
-#[allow(dead_code, reason = "recognising audio makes the rest")]
 pub mod refusal;
 #[allow(dead_code, reason = "the translator reads the rest")]
 mod text;
@@ -15,6 +16,7 @@ mod text;
 mod upload;
 
 pub use asked::{Asked, Container, Field, Format, Language};
+pub use audio::Audio;
 pub use boundary::Boundary;
 pub use limits::Limits;
 pub use peek::{Peek, Peeked};
