@@ -1,11 +1,13 @@
 //! The audio on its way through: held until its container is known, measured from then on.
 
-#[allow(dead_code, reason = "FLAC and MP4 need the rest")]
 mod feed;
+mod flac;
 pub(super) mod mp3;
+mod mp4;
 pub(super) mod ogg;
 mod opus;
 mod wav;
+mod webm;
 
 use std::time::Duration;
 
@@ -15,9 +17,12 @@ use super::asked::Container;
 use super::container::HOLD;
 use super::refusal::Refusal;
 use feed::Feed;
+use flac::Flac;
 use mp3::Mp3;
+use mp4::Mp4;
 use ogg::Ogg;
 use wav::Wav;
+use webm::Webm;
 
 /// Fewer bits a second than any codec makes of silence: a file that plays so long is not believed.
 const FEWEST: u128 = 100;
@@ -51,9 +56,10 @@ enum Length {
 enum Meter {
     Wav(Feed<Wav>),
     Mp3(Feed<Mp3>),
+    Mp4(Feed<Mp4>),
+    Flac(Flac),
     Ogg(Feed<Ogg>),
-    /// Passes as it is: how long it plays stays unknown.
-    Unmeasured,
+    Webm(Feed<Webm>),
 }
 
 impl Audio {
@@ -154,8 +160,10 @@ impl Meter {
         match container {
             Container::Wav => Self::Wav(Feed::new(Wav::default(), start)),
             Container::Mp3 => Self::Mp3(Feed::new(Mp3::default(), start)),
+            Container::M4a => Self::Mp4(Feed::new(Mp4::default(), start)),
+            Container::Flac => Self::Flac(Flac::new(start)),
             Container::Ogg => Self::Ogg(Feed::new(Ogg::default(), start)),
-            Container::M4a | Container::Flac | Container::Webm => Self::Unmeasured,
+            Container::Webm => Self::Webm(Feed::new(Webm::default(), start)),
         }
     }
 
@@ -163,8 +171,10 @@ impl Meter {
         match self {
             Self::Wav(feed) => feed.push(piece),
             Self::Mp3(feed) => feed.push(piece),
+            Self::Mp4(feed) => feed.push(piece),
+            Self::Flac(flac) => flac.push(piece),
             Self::Ogg(feed) => feed.push(piece),
-            Self::Unmeasured => Ok(()),
+            Self::Webm(feed) => feed.push(piece),
         }
     }
 
@@ -172,8 +182,10 @@ impl Meter {
         match self {
             Self::Wav(feed) => feed.end(),
             Self::Mp3(feed) => feed.end(),
+            Self::Mp4(feed) => feed.end(),
+            Self::Flac(_) => Ok(()),
             Self::Ogg(feed) => feed.end(),
-            Self::Unmeasured => Ok(()),
+            Self::Webm(feed) => feed.end(),
         }
     }
 
@@ -181,8 +193,10 @@ impl Meter {
         match self {
             Self::Wav(feed) => feed.length(),
             Self::Mp3(feed) => feed.length(),
+            Self::Mp4(feed) => feed.length(),
+            Self::Flac(flac) => flac.length(),
             Self::Ogg(feed) => feed.length(),
-            Self::Unmeasured => Length::Unknown,
+            Self::Webm(feed) => feed.length(),
         }
     }
 
@@ -191,15 +205,17 @@ impl Meter {
         match self {
             Self::Wav(feed) => feed.claim(),
             Self::Mp3(feed) => feed.claim(),
+            Self::Mp4(feed) => feed.claim(),
+            Self::Flac(flac) => flac.claim(),
             Self::Ogg(feed) => feed.claim(),
-            Self::Unmeasured => None,
+            Self::Webm(feed) => feed.claim(),
         }
     }
 
     /// What has come so far, where that is cheap to tell.
     fn shown(&self) -> Option<Duration> {
         match self {
-            Self::Unmeasured => None,
+            Self::Flac(_) => None,
             _ => match self.length() {
                 Length::Lasts(duration) => Some(duration),
                 _ => None,
@@ -211,8 +227,10 @@ impl Meter {
         match self {
             Self::Wav(feed) => feed.held(),
             Self::Mp3(feed) => feed.held(),
+            Self::Mp4(feed) => feed.held(),
+            Self::Flac(flac) => flac.held(),
             Self::Ogg(feed) => feed.held(),
-            Self::Unmeasured => 0,
+            Self::Webm(feed) => feed.held(),
         }
     }
 }
