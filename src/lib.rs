@@ -5,11 +5,19 @@
 //! ```text
 //! accept -> tls -> route -> authenticate -> translate -> upstream -> answer -> respond
 //! ```
+//!
+//! `gateway` calls them in that order. Rooms come in layers, held by `tests/layers.rs`: `base` (clock, randomness,
+//! files), pure rooms (`route`, `translate`, `answer`), state (`config`, `tls`, `authenticate`, `upstream`, `observe`),
+//! and the glue that alone names Pingora (`accept`, `respond`, `gateway`).
 
 // The flow.
 
+// Method and path -> what is asked for.
+pub mod route;
 // OpenAI's multipart in, Codex's out, while it arrives.
 pub mod translate;
+// What the upstream said -> what OpenAI would have said.
+pub mod answer;
 
 // Around it.
 
