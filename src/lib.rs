@@ -12,6 +12,8 @@
 
 // The flow.
 
+// Listeners, and connections before HTTP.
+pub mod accept;
 // Method and path -> what is asked for.
 pub mod route;
 // OpenAI's multipart in, Codex's out, while it arrives.
@@ -23,3 +25,5 @@ pub mod answer;
 
 // Clock, randomness, files, secrets.
 pub mod base;
+// Flags, variables and file -> checked settings.
+pub mod config;
