@@ -27,3 +27,5 @@ pub mod answer;
 pub mod base;
 // Flags, variables and file -> checked settings.
 pub mod config;
+// What an operator sees.
+pub mod observe;
