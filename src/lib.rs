@@ -16,6 +16,8 @@
 pub mod accept;
 // Method and path -> what is asked for.
 pub mod route;
+// Headers -> whose key it is.
+pub mod authenticate;
 // OpenAI's multipart in, Codex's out, while it arrives.
 pub mod translate;
 // What the upstream said -> what OpenAI would have said.
