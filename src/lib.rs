@@ -20,6 +20,8 @@ pub mod route;
 pub mod authenticate;
 // OpenAI's multipart in, Codex's out, while it arrives.
 pub mod translate;
+// The endpoint, the login, the queue, the spool.
+pub mod upstream;
 // What the upstream said -> what OpenAI would have said.
 pub mod answer;
 
