@@ -14,6 +14,8 @@
 
 // Listeners, and connections before HTTP.
 pub mod accept;
+// The certificates, and which a handshake gets.
+pub mod tls;
 // Method and path -> what is asked for.
 pub mod route;
 // Headers -> whose key it is.
