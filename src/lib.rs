@@ -16,6 +16,8 @@
 pub mod accept;
 // The certificates, and which a handshake gets.
 pub mod tls;
+// Certificates ordered and renewed by ourselves.
+pub mod acme;
 // Method and path -> what is asked for.
 pub mod route;
 // Headers -> whose key it is.
