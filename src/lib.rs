@@ -37,3 +37,5 @@ pub mod base;
 pub mod config;
 // What an operator sees.
 pub mod observe;
+// A stand-in for the upstream.
+pub mod stub;

@@ -1,9 +1,11 @@
 //! The program: parses the command line and runs one command.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use asr_edge::authenticate::keys;
+use asr_edge::stub::StubArgs;
 use clap::{Parser, Subcommand};
 
 /// Command line or configuration at fault (`EX_USAGE` of sysexits.h).
@@ -21,6 +23,8 @@ enum Command {
     /// Makes keys for callers.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The stand-in for Codex's /transcribe.
+    UpstreamStub(Box<StubArgs>),
 }
 
 #[derive(Subcommand)]
@@ -59,6 +63,12 @@ struct Failure {
     code: u8,
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { lines: vec![error.to_string()], code: 1 }
+    }
+}
+
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Key(KeyCommand::New { name, file }) => {
@@ -67,7 +77,12 @@ fn run(command: Command) -> Result<(), Failure> {
             say(key.expose());
             Ok(())
         }
+        Command::UpstreamStub(args) => block_on(async { Ok(args.run().await?) }),
     }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 #[expect(clippy::print_stdout, reason = "what a command is asked for")]
