@@ -1,0 +1,11 @@
+//! What happens to a request, part by part.
+#![allow(dead_code, reason = "called by the flow of all requests, which is built on these parts")]
+
+mod body;
+mod delivery;
+mod exchange;
+mod health;
+mod pace;
+mod record;
+mod transcribe;
+mod tunnel;
