@@ -39,5 +39,7 @@ pub mod base;
 pub mod config;
 // What an operator sees.
 pub mod observe;
+// What a captured request becomes.
+pub mod capture;
 // A stand-in for the upstream.
 pub mod stub;

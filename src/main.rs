@@ -1,10 +1,12 @@
 //! The program: parses the command line and runs one command.
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use asr_edge::authenticate::keys;
+use asr_edge::capture::TranslateArgs;
 use asr_edge::stub::StubArgs;
 use clap::{Parser, Subcommand};
 
@@ -20,6 +22,8 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What a captured request becomes, offline: for bug reports.
+    Translate(TranslateArgs),
     /// Makes keys for callers.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -71,6 +75,7 @@ impl From<std::io::Error> for Failure {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Translate(args) => Ok(std::io::stdout().write_all(&args.run()?)?),
         Command::Key(KeyCommand::New { name, file }) => {
             let key = keys::add(&file, &name)
                 .map_err(|fault| Failure { lines: vec![format!("{}: {fault}", file.display())], code: 1 })?;
