@@ -28,6 +28,8 @@ pub mod translate;
 pub mod upstream;
 // What the upstream said -> what OpenAI would have said.
 pub mod answer;
+// A reply -> the client.
+pub mod respond;
 // The rooms above, in order, for every request.
 pub mod gateway;
 

@@ -7,8 +7,13 @@ use std::process::ExitCode;
 
 use asr_edge::authenticate::keys;
 use asr_edge::capture::TranslateArgs;
+use asr_edge::config::{Config, ConfigFault, ServeFlags};
+use asr_edge::gateway::serve::{self, Order};
+use asr_edge::observe;
 use asr_edge::stub::StubArgs;
 use clap::{Parser, Subcommand};
+use futures_util::{Stream, stream};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Command line or configuration at fault (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -22,8 +27,12 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The endpoint: OpenAI's audio API in front, a Codex login behind.
+    Serve(Box<ServeFlags>),
     /// What a captured request becomes, offline: for bug reports.
     Translate(TranslateArgs),
+    /// Names every fault in the configuration.
+    Check(Box<ServeFlags>),
     /// Makes keys for callers.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -73,8 +82,30 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<Vec<ConfigFault>> for Failure {
+    fn from(faults: Vec<ConfigFault>) -> Self {
+        Self { lines: faults.iter().map(ToString::to_string).collect(), code: USAGE }
+    }
+}
+
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Serve(flags) => {
+            let config = load(&flags)?;
+            observe::start(&config.log);
+            config.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+            block_on(async {
+                let bound = if flags.upgrade { serve::take_over(&config) } else { serve::bind(&config) }?;
+                bound.lines().iter().for_each(|line| say(line));
+                bound.serve(orders(flags)?).await;
+                Ok(())
+            })
+        }
+        Command::Check(flags) => {
+            let config = load(&flags)?;
+            serve::check(&config)?.iter().chain(&config.notices).for_each(|line| say(line));
+            Ok(())
+        }
         Command::Translate(args) => Ok(std::io::stdout().write_all(&args.run()?)?),
         Command::Key(KeyCommand::New { name, file }) => {
             let key = keys::add(&file, &name)
@@ -86,8 +117,30 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
+fn load(flags: &ServeFlags) -> Result<Config, Vec<ConfigFault>> {
+    Config::load(flags, &variable)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// SIGHUP: reload, by the same flags and variables. SIGTERM, SIGINT: stop.
+fn orders(flags: Box<ServeFlags>) -> std::io::Result<impl Stream<Item = Order>> {
+    let signals =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    Ok(stream::unfold((signals, flags), async |((mut term, mut int, mut hup), flags)| {
+        let order = tokio::select! { biased;
+            _ = term.recv() => Order::Stop,
+            _ = int.recv() => Order::Stop,
+            _ = hup.recv() => Order::Reload(load(&flags).map(Box::new)),
+        };
+        Some((order, ((term, int, hup), flags)))
+    }))
 }
 
 #[expect(clippy::print_stdout, reason = "what a command is asked for")]
