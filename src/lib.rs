@@ -43,5 +43,7 @@ pub mod config;
 pub mod observe;
 // What a captured request becomes.
 pub mod capture;
+// One transcription without a server.
+pub mod transcribe;
 // A stand-in for the upstream.
 pub mod stub;

@@ -7,12 +7,15 @@ use std::process::ExitCode;
 
 use asr_edge::authenticate::keys;
 use asr_edge::capture::TranslateArgs;
-use asr_edge::config::{Config, ConfigFault, ServeFlags};
+use asr_edge::config::{Config, ConfigFault, Log, ServeFlags};
+use asr_edge::gateway::once;
 use asr_edge::gateway::serve::{self, Order};
 use asr_edge::observe;
 use asr_edge::stub::StubArgs;
-use clap::{Parser, Subcommand};
+use asr_edge::transcribe::{self, TranscribeArgs};
+use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::{Stream, stream};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Command line or configuration at fault (`EX_USAGE` of sysexits.h).
@@ -29,6 +32,8 @@ struct CommandLine {
 enum Command {
     /// The endpoint: OpenAI's audio API in front, a Codex login behind.
     Serve(Box<ServeFlags>),
+    /// One file, or standard input, without a server: `asr-edge FILE` is the same.
+    Transcribe(Box<TranscribeArgs>),
     /// What a captured request becomes, offline: for bug reports.
     Translate(TranslateArgs),
     /// Names every fault in the configuration.
@@ -54,7 +59,10 @@ enum KeyCommand {
 }
 
 fn main() -> ExitCode {
-    let command = match CommandLine::try_parse() {
+    let line = transcribe::implied(std::env::args_os().collect(), |word| {
+        word == "help" || CommandLine::command().find_subcommand(word).is_some()
+    });
+    let command = match CommandLine::try_parse_from(line) {
         Ok(line) => line.command,
         Err(error) => {
             let _ = error.print();
@@ -82,6 +90,15 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<once::Failure> for Failure {
+    fn from(failure: once::Failure) -> Self {
+        match failure {
+            once::Failure::Config(faults) => faults.into(),
+            other => Self { lines: vec![other.to_string()], code: 1 },
+        }
+    }
+}
+
 impl From<Vec<ConfigFault>> for Failure {
     fn from(faults: Vec<ConfigFault>) -> Self {
         Self { lines: faults.iter().map(ToString::to_string).collect(), code: USAGE }
@@ -106,6 +123,16 @@ fn run(command: Command) -> Result<(), Failure> {
             serve::check(&config)?.iter().chain(&config.notices).for_each(|line| say(line));
             Ok(())
         }
+        Command::Transcribe(args) => {
+            let config = args.config(&variable)?;
+            observe::start(&Log { level: "warn".to_owned(), ..config.log.clone() });
+            let runtime = runtime()?;
+            let reply = runtime.block_on(args.run(&config));
+            // A read of standard input may still be under way, and never end.
+            runtime.shutdown_background();
+            say(String::from_utf8_lossy(&reply?.body).trim_end_matches('\n'));
+            Ok(())
+        }
         Command::Translate(args) => Ok(std::io::stdout().write_all(&args.run()?)?),
         Command::Key(KeyCommand::New { name, file }) => {
             let key = keys::add(&file, &name)
@@ -125,8 +152,12 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    runtime()?.block_on(work)
 }
 
 /// SIGHUP: reload, by the same flags and variables. SIGTERM, SIGINT: stop.
