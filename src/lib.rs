@@ -41,6 +41,10 @@ pub mod base;
 pub mod config;
 // What an operator sees.
 pub mod observe;
+// Names, ports, CA and login looked at before a public start.
+pub mod preflight;
+// One request to ourselves.
+pub mod probe;
 // What a captured request becomes.
 pub mod capture;
 // One transcription without a server.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use asr_edge::authenticate::keys;
 use asr_edge::capture::TranslateArgs;
@@ -11,6 +12,8 @@ use asr_edge::config::{Config, ConfigFault, Log, ServeFlags};
 use asr_edge::gateway::once;
 use asr_edge::gateway::serve::{self, Order};
 use asr_edge::observe;
+use asr_edge::preflight::{self, Verdict};
+use asr_edge::probe::{self, Trust};
 use asr_edge::stub::StubArgs;
 use asr_edge::transcribe::{self, TranscribeArgs};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -37,12 +40,30 @@ enum Command {
     /// What a captured request becomes, offline: for bug reports.
     Translate(TranslateArgs),
     /// Names every fault in the configuration.
-    Check(Box<ServeFlags>),
+    Check(Box<CheckArgs>),
     /// Makes keys for callers.
     #[command(subcommand)]
     Key(KeyCommand),
     /// The stand-in for Codex's /transcribe.
     UpstreamStub(Box<StubArgs>),
+    /// Asks a running server whether it is well: exit code 0 or 1.
+    Health {
+        /// What to ask.
+        #[arg(default_value = "http://127.0.0.1:8788/healthz")]
+        url: http::Uri,
+        /// Trusts the roots in this PEM file too.
+        #[arg(long)]
+        ca_root: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    serve: ServeFlags,
+    /// Looks at names, ports, CA, clock, storage, upstream and login too. Orders nothing.
+    #[arg(long)]
+    online: bool,
 }
 
 #[derive(Subcommand)]
@@ -118,10 +139,10 @@ fn run(command: Command) -> Result<(), Failure> {
                 Ok(())
             })
         }
-        Command::Check(flags) => {
-            let config = load(&flags)?;
+        Command::Check(args) => {
+            let config = load(&args.serve)?;
             serve::check(&config)?.iter().chain(&config.notices).for_each(|line| say(line));
-            Ok(())
+            if args.online { block_on(look_around(&config)) } else { Ok(()) }
         }
         Command::Transcribe(args) => {
             let config = args.config(&variable)?;
@@ -141,6 +162,20 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::UpstreamStub(args) => block_on(async { Ok(args.run().await?) }),
+        Command::Health { url, ca_root } => {
+            let trust = ca_root.map_or_else(|| Ok(Trust::default()), |path| Trust::with_file(&path))?;
+            Ok(block_on(async { Ok(probe::health(&url, &trust, Duration::from_secs(5)).await?) })?)
+        }
+    }
+}
+
+/// `check --online`: one line for each finding; exit code 1 if any would keep the server from working.
+async fn look_around(config: &Config) -> Result<(), Failure> {
+    let findings = preflight::run(config, Duration::from_secs(10)).await;
+    findings.iter().for_each(|finding| say(&finding.to_string()));
+    match findings.iter().any(|finding| finding.verdict == Verdict::Fail) {
+        true => Err(Failure { lines: Vec::new(), code: 1 }),
+        false => Ok(()),
     }
 }
 
