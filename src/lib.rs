@@ -51,3 +51,5 @@ pub mod capture;
 pub mod transcribe;
 // A stand-in for the upstream.
 pub mod stub;
+// Everything embedded, once, for show.
+pub mod demo;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use asr_edge::authenticate::keys;
 use asr_edge::capture::TranslateArgs;
 use asr_edge::config::{Config, ConfigFault, Log, ServeFlags};
+use asr_edge::demo::DemoArgs;
 use asr_edge::gateway::once;
 use asr_edge::gateway::serve::{self, Order};
 use asr_edge::observe;
@@ -39,6 +40,8 @@ enum Command {
     Transcribe(Box<TranscribeArgs>),
     /// What a captured request becomes, offline: for bug reports.
     Translate(TranslateArgs),
+    /// Everything embedded: a stand-in upstream, a fresh key, a bundled clip, one real request.
+    Demo(DemoArgs),
     /// Names every fault in the configuration.
     Check(Box<CheckArgs>),
     /// Makes keys for callers.
@@ -155,6 +158,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Translate(args) => Ok(std::io::stdout().write_all(&args.run()?)?),
+        Command::Demo(args) => block_on(async { Ok(args.run(say, asked_to_stop()?).await?) }),
         Command::Key(KeyCommand::New { name, file }) => {
             let key = keys::add(&file, &name)
                 .map_err(|fault| Failure { lines: vec![format!("{}: {fault}", file.display())], code: 1 })?;
@@ -207,6 +211,17 @@ fn orders(flags: Box<ServeFlags>) -> std::io::Result<impl Stream<Item = Order>> 
         };
         Some((order, ((term, int, hup), flags)))
     }))
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "what a command is asked for")]
