@@ -1,0 +1,44 @@
+//! Ending and reloading while requests are under way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods)]
+
+#[allow(dead_code, unused_imports)]
+mod harness;
+
+#[path = "lifecycle/end.rs"]
+mod end;
+#[path = "lifecycle/reload.rs"]
+mod reload;
+#[path = "lifecycle/upgrade.rs"]
+mod upgrade;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use harness::{Bench, Form, Request, Wire, wav};
+
+fn upload() -> Request {
+    Request::post(&Form::of(&wav(3000)))
+}
+
+/// An upload that the upstream has begun to hear, and the bytes that are still to come.
+fn begun(bench: &Bench, request: &Request) -> (Wire, Vec<u8>) {
+    let bytes = request.bytes();
+    let mut wire = bench.edge.wire();
+    bench.stub.forget();
+    let (first, rest) = bytes.split_at(bytes.len() - 20);
+    wire.send(first);
+    bench.stub.wait("the upload began", |seen| seen.iter().any(|seen| seen.audio_bytes() > 0));
+    (wire, rest.to_vec())
+}
+
+/// An address that is free now.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Nobody listens there, or what is accepted is closed without a word.
+fn refuses(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err()
+}
