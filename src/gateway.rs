@@ -7,6 +7,7 @@ mod ahead;
 mod body;
 mod caught;
 mod delivery;
+mod duplex;
 mod exchange;
 mod gauges;
 mod generation;

@@ -2,11 +2,11 @@
 //! stream (HTTP/2), so that the upstream never sees a whole request for something that was given up.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
 use http::request;
 use pingora::ErrorType;
@@ -14,7 +14,6 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::listeners::ALPN;
-use pingora::protocols::SocketDigest;
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v2::write_body as write_h2_body;
 use pingora::protocols::tls::CaType;
@@ -22,8 +21,9 @@ use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
+use super::duplex::{Duplex, Valve};
 use super::tunnel::{self, Tunnel};
 use crate::answer::Answer;
 use crate::config::Codex;
@@ -31,7 +31,7 @@ use crate::upstream::Upstream;
 
 /// An answer longer than this is no transcript.
 const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
-/// A write that has not moved for this long is looked at: is there an answer to read meanwhile?
+/// A write that has not moved for this long is let go, to see whether there is an answer meanwhile.
 const STALL: Duration = Duration::from_millis(500);
 /// How long an answer may take that is known to be on its way.
 const EARLY_ANSWER: Duration = Duration::from_secs(5);
@@ -41,13 +41,6 @@ const POOL_IDLE: Duration = Duration::from_secs(90);
 const POOL_SIZE: usize = 128;
 /// Requests that may share one HTTP/2 connection (Pingora's default is one).
 const H2_STREAMS: usize = 64;
-
-/// TLS 1.3 session tickets arrive within a round trip of the handshake.
-const TICKETS: Duration = Duration::from_secs(2);
-/// More bytes than session tickets have.
-const TICKET_BYTES: u64 = 2048;
-/// After this long without a byte taken, whatever arrived is looked at as an answer.
-const DOUBT: Duration = Duration::from_secs(10);
 
 /// How an exchange ends without a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,15 +103,20 @@ impl Dialer {
         if matches!(session, HttpSession::H1(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
             return Err(Broken::NoChunks);
         }
-        let socket = session.digest().and_then(|digest| digest.socket_digest.clone());
-        let watch = Watch::new(socket, reused, self.upstream.endpoint.tls);
+        let (session, valve) = match session {
+            HttpSession::H1(h1) => {
+                let (h1, valve) = Duplex::under(h1, &peer);
+                (HttpSession::H1(h1), valve)
+            }
+            other => (other, Arc::default()),
+        };
         let mut exchange = Exchange {
             session,
             body: None,
             peer,
             silence: self.silence,
             reused,
-            watch,
+            valve,
             answered: false,
             broken: None,
             finished: false,
@@ -137,7 +135,7 @@ impl Dialer {
             }
             h1.respect_keepalive();
         }
-        if exchange.finished {
+        if exchange.finished && !exchange.valve.is_open() {
             self.connector.release_http_session(exchange.session, &exchange.peer, Some(POOL_IDLE)).await;
         }
     }
@@ -187,7 +185,7 @@ pub(super) struct Exchange {
     silence: Duration,
     /// The connection has served a request before, so the upstream may have closed it meanwhile.
     pub(super) reused: bool,
-    watch: Watch,
+    valve: Arc<Valve>,
     answered: bool,
     /// Reading the answer failed: it must not be tried again (HTTP/2 sessions panic then).
     broken: Option<Broken>,
@@ -211,11 +209,8 @@ impl Exchange {
     /// # Errors
     /// [`Broken::Died`].
     pub(super) async fn write(&mut self, piece: Bytes) -> Result<bool, Broken> {
-        // What is here by now shows without a stall.
-        match self.head().now_or_never() {
-            Some(Ok(())) => return Ok(true),
-            Some(Err(broken)) => return Err(broken),
-            None => {}
+        if self.answer_first().await? {
+            return Ok(true);
         }
         let written = match (&mut self.session, &mut self.body) {
             (HttpSession::H2(h2), Some(body)) => {
@@ -229,11 +224,15 @@ impl Exchange {
                 }
             }
             (session, _) => {
-                self.watch.nothing_yet();
-                tokio::select! { biased;
-                    written = session.write_request_body(piece, false) => written.is_ok(),
-                    () = self.watch.answer_behind_a_stall() => false,
-                }
+                let mut writing = pin!(session.write_request_body(piece, false));
+                let written = match timeout(STALL, &mut writing).await {
+                    Ok(written) => written,
+                    Err(_) => {
+                        self.valve.open();
+                        writing.await
+                    }
+                };
+                written.is_ok()
             }
         };
         if written {
@@ -243,6 +242,15 @@ impl Exchange {
         match timeout(EARLY_ANSWER, self.head()).await {
             Ok(Ok(())) => Ok(true),
             _ => Err(Broken::Died),
+        }
+    }
+
+    /// Looks for an answer, for as long as something is held that goes before what is to be written.
+    async fn answer_first(&mut self) -> Result<bool, Broken> {
+        let valve = Arc::clone(&self.valve);
+        tokio::select! { biased;
+            head = self.head() => head.map(|()| true),
+            () = valve.shut() => Ok(false),
         }
     }
 
@@ -276,9 +284,6 @@ impl Exchange {
             }
             // 1xx: the answer is still to come (RFC 9110 15.2).
             self.answered = self.status() >= 200;
-            if !self.answered {
-                self.watch.received = received(self.watch.socket.as_deref()).0;
-            }
         }
         Ok(())
     }
@@ -315,51 +320,4 @@ pub(super) fn roots(own: &[CertificateDer<'_>]) -> Arc<CaType> {
         .filter(|root| RootCertStore::empty().add((*root).clone()).is_ok())
         .map(|root| WrappedX509::new(root.to_vec(), parse_x509))
         .collect()
-}
-
-/// Watches an HTTP/1.1 connection for an answer: a write that blocks hides it, since both need the session.
-struct Watch {
-    socket: Option<Arc<SocketDigest>>,
-    /// Bytes that had arrived when there was no answer yet.
-    received: u64,
-    opened: Instant,
-    /// Whatever more arrives is an answer. On a young TLS connection it can as well be a session ticket.
-    certain: bool,
-}
-
-impl Watch {
-    fn new(socket: Option<Arc<SocketDigest>>, reused: bool, tls: bool) -> Self {
-        let received = if reused { received(socket.as_deref()).0 } else { 0 };
-        Self { socket, received, opened: Instant::now(), certain: reused || !tls }
-    }
-
-    /// All that has arrived so far has been read, and was no answer.
-    fn nothing_yet(&mut self) {
-        if !self.certain && self.opened.elapsed() > TICKETS {
-            self.certain = true;
-            self.received = received(self.socket.as_deref()).0;
-        }
-    }
-
-    /// Ends when a write stands still while the upstream has sent something, or has closed its side.
-    async fn answer_behind_a_stall(&self) {
-        let mut waited = Duration::ZERO;
-        loop {
-            sleep(STALL).await;
-            waited += STALL;
-            let (now, closed) = received(self.socket.as_deref());
-            let grown = now.saturating_sub(self.received);
-            if closed || (grown > 0 && (self.certain || grown > TICKET_BYTES || waited > DOUBT)) {
-                return;
-            }
-        }
-    }
-}
-
-/// Bytes that have arrived on a socket, and whether the peer has closed its side.
-fn received(socket: Option<&SocketDigest>) -> (u64, bool) {
-    const CLOSE_WAIT: u8 = 8;
-    socket
-        .and_then(SocketDigest::tcp_info)
-        .map_or((0, false), |info| (info.tcpi_bytes_received, info.tcpi_state == CLOSE_WAIT))
 }
