@@ -25,6 +25,7 @@ mod services;
 mod site;
 mod transcribe;
 mod tunnel;
+mod upgrade;
 mod upload;
 
 use std::net::IpAddr;

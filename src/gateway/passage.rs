@@ -27,6 +27,8 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Connections of requests that switch protocols are kept apart from those of others (Pingora's `group_key`).
+const UPGRADES: u64 = 1;
 /// A body up to this many bytes is sent within any timeout.
 const SHORT_BODY: u64 = 1024 * 1024;
 
@@ -79,6 +81,9 @@ impl Passage {
         if upgrade {
             // A socket may be silent for as long as both sides like.
             peer.options.read_timeout = None;
+            // Its connection is its own.
+            peer.options.custom_l4 = Some(self.service.upgrade.clone());
+            peer.group_key = UPGRADES;
         }
         Ok(Box::new(peer))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pingora::upstreams::peer::PeerOptions;
 
 use super::exchange::{Dialer, roots};
+use super::upgrade::Upgrade;
 use crate::config::{Codex, Config, Endpoint, Service as Configured, ServiceKind};
 use crate::route::{self, Prefix};
 use crate::translate::Models;
@@ -30,6 +31,8 @@ pub(super) struct Service {
     pub(super) address: Address,
     /// Timeouts and roots.
     pub(super) options: PeerOptions,
+    /// Connects for requests that switch protocols.
+    pub(super) upgrade: Arc<Upgrade>,
     /// An application behind a plain connection is told the host that its visitors see; whatever has a certificate
     /// or an API of its own is called by its own name.
     pub(super) keeps_host: bool,
@@ -124,6 +127,7 @@ fn service(
         name: name.as_str().into(),
         address: Address::new(&url.host, url.port),
         options: options(&config.codex),
+        upgrade: Arc::new(Upgrade { patience: config.codex.connect_timeout }),
         keeps_host: *kind == ServiceKind::Plain && !url.tls,
         url: url.clone(),
         models: models.clone(),

@@ -68,9 +68,6 @@ pub(super) fn serve(stream: TcpStream, got: &Mutex<Vec<Got>>, gate: &Mutex<Recei
         if path.ends_with("/socket") {
             let upgrade =
                 "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-            // Pingora 0.9.1 takes the end of the request for the end of the tunnel when the 101 overtakes it inside
-            // the proxy, which takes a service that answers within microseconds.
-            thread::sleep(Duration::from_millis(20));
             writer.write_all(upgrade.as_bytes()).ok()?;
             got.lock().unwrap().push(Got { head, body: Vec::new(), bytes: 0 });
             let mut byte = [0];
