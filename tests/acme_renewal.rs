@@ -34,7 +34,7 @@ use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 const NAME: &str = "asr.example.com";
 /// An answer that nobody delays comes much sooner.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 fn stub() -> Stub {
     Stub::start(&["--text", TEXT])

@@ -53,7 +53,7 @@ fn the_answer_comes_before_a_single_body_byte_and_before_100_continue() {
             let start = Instant::now();
             let reply = wire.reply();
             assert_eq!(reply.status, status, "{what}: {reply:?}");
-            assert!(start.elapsed() < Duration::from_secs(2), "{what}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(15), "{what}: {:?}", start.elapsed());
             assert!(wire.informational.is_empty(), "{what}: {:?}", wire.informational);
             reply.error();
             reply.is_ours(what);

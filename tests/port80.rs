@@ -123,5 +123,5 @@ fn slow_idle_and_broken_requests_leave_it_answering() {
     assert_eq!(send(&edge, &get("/", NAME)).status, 308);
     let began = Instant::now();
     assert_eq!(rest(slow).status, 408);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

@@ -399,7 +399,7 @@ fn a_service_that_is_down_or_silent_is_told_in_the_envelope() {
     let began = Instant::now();
     let silent = get(&edge, "/app/mute", KEY);
     assert_eq!((silent.status, &silent.error()["code"]), (504, &Value::from("upstream_timeout")));
-    assert!(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(15));
 
     let until = Instant::now() + LONG;
     let line = loop {

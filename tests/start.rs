@@ -271,7 +271,7 @@ fn told_to_stop_it_finishes_the_upload_in_flight_and_leaves_at_once() {
     let start = Instant::now();
     let status = bench.edge.end();
     assert!(status.success(), "{status}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn told_to_stop_with_nothing_in_flight_it_leaves_at_once() {
     bench.edge.terminate();
     let start = Instant::now();
     assert!(bench.edge.end().success());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -407,11 +407,11 @@ async fn connections_are_reused_unless_the_answer_closes_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_informational_answer_goes_ahead_of_the_real_one() {
-    let peer = scripted(r#"{"informational": 103, "delay_ms": 300}"#).await;
+    let peer = scripted(r#"{"informational": 103, "delay_ms": 4000}"#).await;
     let mut stream = TcpStream::connect(peer.address).await.unwrap();
     stream.write_all(&request(&form(&[], clip::AUDIO, "\r\n"))).await.unwrap();
     let start = Instant::now();
     assert_eq!(reply(&mut stream).await.unwrap().status, 103);
-    assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(reply(&mut stream).await.unwrap().status, 200);
 }

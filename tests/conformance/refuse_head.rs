@@ -130,7 +130,7 @@ fn r12_a_head_that_trickles_in_is_told_408() {
         }
     }
     let reply = wire.reply();
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     reply.refuses("a slow head", 408, None);
     assert_eq!(reply.header("connection"), Some("close"));
     assert_eq!(reply.header("x-should-retry"), Some("false"));
@@ -146,7 +146,7 @@ fn r12_a_body_that_stops_is_told_408() {
         let start = Instant::now();
         wire.send(&bytes[..bytes.len() - 700]);
         let reply = wire.reply();
-        assert!(start.elapsed() > Duration::from_millis(900) && start.elapsed() < Duration::from_secs(4));
+        assert!(start.elapsed() > Duration::from_millis(900) && start.elapsed() < Duration::from_secs(15));
         reply.refuses("a stopped body", 408, None);
         assert_eq!(reply.header("x-should-retry"), Some("false"));
         assert_eq!(reply.header("connection"), Some("close"));
@@ -178,7 +178,7 @@ fn r12_an_idle_connection_is_closed_without_a_word() {
     used.send(get("/healthz").bytes());
     assert_eq!(used.reply().status, 200);
     used.ended();
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]

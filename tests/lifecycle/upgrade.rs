@@ -38,10 +38,10 @@ fn an_upload_in_flight_is_finished_by_the_old_while_the_new_serves() {
     assert!(bench.edge.runs(), "an upload is in flight");
     slow.send(rest);
     assert_eq!(slow.reply().status, 200);
-    assert!(bench.edge.end_within(Duration::from_secs(5)).success());
+    assert!(bench.edge.end_within(Duration::from_secs(15)).success());
     assert_eq!(bench.ask(&upload()).status, 200);
     next.terminate();
-    assert!(next.end(Duration::from_secs(5)).success());
+    assert!(next.end(Duration::from_secs(15)).success());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn an_idle_connection_ends_after_the_configured_time() {
     let start = Instant::now();
     goaways(&mut http2);
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(700) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(700) && took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_client_that_takes_no_answer_is_not_waited_for() {
             reset.push(frame.stream);
         }
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     unharmed(&bench);
 }
 
@@ -126,7 +126,7 @@ fn a_body_that_trickles_is_told_408() {
     }
     let Outcome::Answered(_, body) = http2.outcome(1) else { panic!("no answer") };
     assert!(String::from_utf8_lossy(&body).contains("body"), "{}", String::from_utf8_lossy(&body));
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     eventually("the access line", || bench.edge.printed().contains("status=408").then_some(()));
     bench.assert_nothing_whole("a trickle");
 }

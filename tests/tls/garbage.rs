@@ -35,7 +35,7 @@ fn closes_after(mut stream: TcpStream) -> Duration {
 fn answers(edge: &Edge) {
     let began = Instant::now();
     assert_eq!(edge.ask(NAME, &get("/healthz", NAME)).status, 200);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 /// All clients here have one address.
@@ -61,7 +61,7 @@ fn what_is_no_tls_is_closed_at_once_and_broken_tls_gets_an_alert() {
     for garbage in [&b"\0\0\0\0"[..], b"\x80\x2e\x01\x00\x02\x00", b"\xff", b"\x15\x03\x01\x00\x02\x02\x28"] {
         let mut stream = tcp(&edge);
         stream.write_all(garbage).unwrap();
-        assert!(closes_after(stream) < Duration::from_secs(5), "{garbage:?}");
+        assert!(closes_after(stream) < Duration::from_secs(8), "{garbage:?}");
     }
     for broken in [&b"\x16\x03\x01\xff\xff"[..], b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"] {
         let mut stream = tcp(&edge);
@@ -123,7 +123,7 @@ fn more_handshakes_than_there_is_room_for_push_out_the_oldest() {
         return;
     }
     let others: Vec<_> = (0..1100).map(|_| tcp(&edge)).collect();
-    assert!(closes_after(first) < Duration::from_secs(5), "the oldest made room");
+    assert!(closes_after(first) < Duration::from_secs(8), "the oldest made room");
     answers(&edge);
     drop(others);
 }
@@ -141,6 +141,6 @@ fn http_2_that_is_agreed_on_and_never_begun_ends_with_the_head_timeout() {
     let began = Instant::now();
     let mut sink = [0; 1024];
     while matches!(tls.read(&mut sink), Ok(read) if read > 0) {}
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     answers(&edge);
 }

@@ -111,7 +111,7 @@ fn a_connection_that_takes_too_long_to_make_is_told_in_time() {
         .start();
     let start = Instant::now();
     let reply = edge.ask(&upload());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     assert!([502, 504].contains(&reply.status), "{reply:?}");
     assert_eq!(reply.error()["type"], "server_error");
 }
@@ -120,21 +120,21 @@ fn a_connection_that_takes_too_long_to_make_is_told_in_time() {
 fn an_upstream_that_stays_silent_is_504() {
     for config in ["first_byte_timeout = \"1s\"", "request_timeout = \"1s\""] {
         let bench = Bench::with(|launch| launch.config(&format!("[codex]\n{config}\n")));
-        bench.stub.script(json!({"delay_ms": 8000}));
+        bench.stub.script(json!({"delay_ms": 25000}));
         let start = Instant::now();
         bench.ask(&upload()).refuses(config, 504, Some("upstream_timeout"));
-        assert!(start.elapsed() < Duration::from_secs(5), "{config}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{config}: {:?}", start.elapsed());
     }
 }
 
 #[test]
 fn an_answer_that_stops_half_way_is_bounded_by_the_request_s_time() {
     let bench = Bench::with(|launch| launch.flags(&["--request-timeout-seconds", "2"]));
-    bench.stub.script(json!({"first_byte_delay_ms": 9000}));
+    bench.stub.script(json!({"first_byte_delay_ms": 25000}));
     let start = Instant::now();
     let reply = bench.ask(&upload());
     assert!([502, 504].contains(&reply.status), "{reply:?}");
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn an_upstream_that_takes_nothing_is_504() {
     let sending = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes));
     let start = Instant::now();
     wire.reply().refuses("stalled", 504, Some("upstream_timeout"));
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     drop(wire);
     let _ = sending.join().unwrap();
     bench.assert_nothing_whole("stalled");

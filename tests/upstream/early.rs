@@ -28,7 +28,7 @@ fn an_answer_in_the_midst_of_the_upload_is_passed_on_in_the_midst_of_it() {
         let start = Instant::now();
         let reply = wire.reply();
         assert_eq!(reply.status, expected, "{status}: {reply:?}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{status}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{status}: {:?}", start.elapsed());
         assert_eq!(reply.header("connection"), Some("close"), "{status}");
         bench.assert_nothing_whole("early answers");
     }
@@ -65,7 +65,7 @@ fn a_stalled_upload_does_not_hide_the_answer() {
         let start = Instant::now();
         let reply = wire.reply();
         assert_eq!(reply.status, 413, "{flags:?}: {reply:?}");
-        assert!(start.elapsed() < Duration::from_secs(6), "{flags:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "{flags:?}: {:?}", start.elapsed());
         drop(wire);
         let _ = sending.join().unwrap();
     }
@@ -90,7 +90,7 @@ fn a_client_that_leaves_never_completes_the_upstream_s_request() {
 #[test]
 fn a_client_that_leaves_while_the_upstream_thinks_frees_its_place() {
     let bench = Bench::with(|launch| launch.flags(&["--concurrency", "1"]));
-    bench.stub.script(json!({"delay_ms": 6000, "times": 1}));
+    bench.stub.script(json!({"delay_ms": 25000, "times": 1}));
     let audio = wav(3000);
     let mut wire = bench.edge.wire();
     wire.send(Request::post(&Form::of(&audio)).bytes());
@@ -98,7 +98,7 @@ fn a_client_that_leaves_while_the_upstream_thinks_frees_its_place() {
     wire.reset();
     let start = Instant::now();
     assert_eq!(bench.ask(&Request::post(&Form::of(&audio))).status, 200);
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
 #[test]
