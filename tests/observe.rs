@@ -96,6 +96,21 @@ fn sum(metrics: &BTreeMap<String, f64>, start: &str) -> f64 {
 }
 
 #[test]
+fn connections_without_a_place_are_counted() {
+    let flags = ["--admin", "127.0.0.1:0"];
+    let bench = Bench::with(|launch| launch.flags(&flags).config("[limits]\nconnections_per_address = 1\n"));
+    let mut held = bench.edge.wire();
+    held.send(get("/healthz").bytes());
+    assert_eq!(held.reply().status, 200);
+    for _ in 0..3 {
+        assert_eq!(bench.edge.wire().reply().status, 503);
+    }
+    let counted = metrics(&bench);
+    assert_eq!(counted["asr_edge_connections_refused_total"], 3.0);
+    assert_eq!(counted["asr_edge_connections_open"], 1.0);
+}
+
+#[test]
 fn counters_add_up_with_what_client_and_upstream_saw() {
     let bench = start(&[]);
     let mut requests = Vec::new();

@@ -60,20 +60,14 @@ pub struct Guard<A> {
     lingering: Arc<Semaphore>,
     drain: Drain,
     tls: Option<Handshakes>,
-    metrics: Option<Arc<Metrics>>,
+    metrics: Arc<Metrics>,
 }
 
 impl<A> Guard<A> {
     /// Guards `app`. Its connections outlive the listener, and end with the `drain`.
-    pub fn new(app: Arc<A>, rules: Rules, drain: Drain) -> Self {
+    pub fn new(app: Arc<A>, rules: Rules, drain: Drain, metrics: &Arc<Metrics>) -> Self {
         let lingering = Arc::new(Semaphore::new(linger::PLACES));
-        Self { app, rules, lingering, drain, tls: None, metrics: None }
-    }
-
-    /// Counts the connections that are open.
-    #[must_use]
-    pub fn counted(self, metrics: &Arc<Metrics>) -> Self {
-        Self { metrics: Some(Arc::clone(metrics)), ..self }
+        Self { app, rules, lingering, drain, tls: None, metrics: Arc::clone(metrics) }
     }
 
     /// Every connection has to speak TLS first.
@@ -114,6 +108,7 @@ impl<A> Guard<A> {
 
     /// Says that there is no place, where that can be said without TLS and as long as few are told at once.
     async fn turn_away(&self, stream: L4Stream) {
+        self.metrics.turned_away();
         if self.tls.is_none()
             && let Ok(_place) = self.lingering.try_acquire()
         {
@@ -147,7 +142,7 @@ async fn introduce(stream: &mut L4Stream) -> Option<Option<IpAddr>> {
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServerApp for Guard<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _listener: &ShutdownWatch) -> Option<Stream> {
-        let _counted = self.metrics.as_ref().map(|metrics| metrics.connected());
+        let _counted = self.metrics.connected();
         let open = self.drain.enter();
         let stream = *stream.into_any().downcast::<L4Stream>().ok()?;
         let (stream, _permit, address) = self.admit(stream).await?;

@@ -195,12 +195,11 @@ impl Generation {
         let Ready { ports: Ports { http, https, port80, admin }, handshakes } = ready;
         let (close, closed) = watch::channel(false);
         let port = https.first().map(|listener| listener.address).as_ref().map(SocketAddr::port);
-        let redirect = Port80::new(Arc::clone(&self.site), port);
-        let proxy = Arc::new(proxy(Front(Arc::clone(&current.gateway)), &self.rules));
         let metrics = &self.gateway.metrics;
-        let plain = Guard::new(Arc::clone(&proxy), self.rules.clone(), drain.clone()).counted(metrics);
-        let secure = Guard::new(proxy, self.rules.clone(), drain.clone());
-        let secure = secure.counted(metrics).over_tls(handshakes);
+        let redirect = Port80::new(Arc::clone(&self.site), port, metrics);
+        let proxy = Arc::new(proxy(Front(Arc::clone(&current.gateway)), &self.rules));
+        let plain = Guard::new(Arc::clone(&proxy), self.rules.clone(), drain.clone(), metrics);
+        let secure = Guard::new(proxy, self.rules.clone(), drain.clone(), metrics).over_tls(handshakes);
         let port80 = port80::serve(port80, redirect, self.rules.clone(), drain.clone(), closed.clone());
         let listeners = vec![
             tokio::spawn(listener::serve(http, "http", plain, closed.clone())),

@@ -21,6 +21,7 @@ use crate::accept::listener::{self, Listener};
 use crate::accept::{Connection, Drain, Guard, Peer, Rules};
 use crate::answer::{Fault, Reply};
 use crate::base::clock;
+use crate::observe::metrics::{Ended, Metrics};
 use crate::respond::response;
 use crate::tls::Name;
 
@@ -39,6 +40,7 @@ pub(super) struct Port80 {
     /// Where HTTPS is, for clients that came by an unusual port.
     https: u16,
     warned: Mutex<Warned>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -55,7 +57,8 @@ pub(super) async fn serve(
     drain: Drain,
     shutdown: ShutdownWatch,
 ) {
-    let guard = Guard::new(Arc::new(HttpServer::new_app(app)), rules, drain);
+    let metrics = Arc::clone(&app.metrics);
+    let guard = Guard::new(Arc::new(HttpServer::new_app(app)), rules, drain, &metrics);
     listener::serve(listeners, "port80", guard, shutdown).await;
 }
 
@@ -72,8 +75,8 @@ enum Outcome {
 }
 
 impl Port80 {
-    pub(super) fn new(site: Arc<Site>, https: Option<u16>) -> Self {
-        Self { site, https: https.unwrap_or(443), warned: Mutex::default() }
+    pub(super) fn new(site: Arc<Site>, https: Option<u16>, metrics: &Arc<Metrics>) -> Self {
+        Self { site, https: https.unwrap_or(443), warned: Mutex::default(), metrics: Arc::clone(metrics) }
     }
 
     fn outcome(&self, request: &RequestHeader) -> Outcome {
@@ -147,6 +150,7 @@ fn text(status: u16, body: impl Into<Bytes>) -> Reply {
 #[async_trait]
 impl ServeHttp for Port80 {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let begun = clock::instant();
         let turn = session.stream().and_then(Connection::turn_of);
         if let Some(turn) = &turn {
             turn.take();
@@ -157,25 +161,27 @@ impl ServeHttp for Port80 {
         // One request a connection: nobody has a second one here.
         session.set_keepalive(None);
         let request = session.req_header();
-        let (route, mut reply) = match self.outcome(request) {
-            Outcome::Proof(proof) => ("challenge", text(200, proof)),
+        let (route, fault, mut reply) = match self.outcome(request) {
+            Outcome::Proof(proof) => ("challenge", None, text(200, proof)),
             Outcome::UnknownToken => {
                 self.warn(session);
-                ("challenge", text(404, "no such challenge\n"))
+                ("challenge", None, text(404, "no such challenge\n"))
             }
             Outcome::Redirect(url) => {
                 let mut reply = text(308, format!("{url}\n"));
                 reply.headers.push((LOCATION.as_str(), url));
-                ("redirect", reply)
+                ("redirect", None, reply)
             }
-            Outcome::Fault(fault) => (fault.name(), fault.reply()),
+            Outcome::Fault(fault) => ("refused", Some(fault.name()), fault.reply()),
         };
         if session.req_header().method == Method::HEAD {
             reply.body = Bytes::new();
         }
         let id = request_id();
         let client = client(session).map(tracing::field::display);
-        tracing::info!(target: "access", request_id = %id, client, route, status = reply.status, protocol = "port80");
+        tracing::info!(target: "access", request_id = %id, client, route, status = reply.status, fault, protocol = "port80");
+        let (sent, total) = (reply.body.len() as u64, clock::instant().duration_since(begun));
+        self.metrics.ended(&Ended { route, status: reply.status, fault, sent, total, ..Ended::default() });
         response(&reply, &id)
     }
 }
@@ -200,7 +206,7 @@ mod tests {
         let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap().pem();
         let pair = Keypair::from_pem(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
         site.certificates.publish(CertificateSource::Acme, vec![pair]);
-        Port80::new(Arc::new(site), Some(8443))
+        Port80::new(Arc::new(site), Some(8443), &Arc::default())
     }
 
     fn request(method: &str, path: &str, host: &str) -> RequestHeader {

@@ -44,6 +44,7 @@ pub struct Ended {
 pub struct Metrics {
     requests: Mutex<Requests>,
     connections: Arc<AtomicUsize>,
+    turned_away: AtomicU64,
     reloads: [AtomicU64; 2],
 }
 
@@ -98,6 +99,11 @@ impl Metrics {
         Open(Arc::clone(&self.connections))
     }
 
+    /// Counts a connection that there was no place for.
+    pub fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a reload of the config: taken, or refused for its faults.
     pub fn reloaded(&self, taken: bool) {
         let [refused, taken_so_far] = &self.reloads;
@@ -110,6 +116,9 @@ impl Metrics {
         let connections = self.connections.load(Ordering::Relaxed);
         page.gauge("asr_edge_connections_open", "Connections of clients, TLS handshakes included.")
             .sample(&[], connections);
+        let help = "Connections closed at once: too many, in all or from their address.";
+        page.counter("asr_edge_connections_refused_total", help)
+            .sample(&[], self.turned_away.load(Ordering::Relaxed));
         let [refused, taken] = &self.reloads;
         page.counter("asr_edge_reloads_total", "Reloads of the config, by what came of them.")
             .sample(&[("result", "taken")], taken.load(Ordering::Relaxed))
@@ -234,6 +243,8 @@ mod tests {
         assert_has(&page(&metrics), "asr_edge_connections_open 1");
         drop(open);
         assert_has(&page(&metrics), "asr_edge_connections_open 0");
+        metrics.turned_away();
+        assert_has(&page(&metrics), "asr_edge_connections_refused_total 1");
         for route in ["models", "transcriptions"] {
             metrics.ended(&Ended { route, status: 401, fault: Some("wrong_key"), ..Ended::default() });
         }

@@ -44,7 +44,8 @@ async fn a_validation_is_answered_before_there_is_any_certificate() {
     let address = listener.address;
     let (_stop, stopped) = watch::channel(false);
     let drain = Drain::new(stopped.clone());
-    let guard = Guard::new(Arc::new(HttpServer::new_app(Nothing)), rules, drain).over_tls(handshakes);
+    let guard = Guard::new(Arc::new(HttpServer::new_app(Nothing)), rules, drain, &Arc::default())
+        .over_tls(handshakes);
     tokio::spawn(listener::serve(vec![listener], "test", guard, stopped));
 
     let ask = |name: &'static str, alpn: &'static str| async move {
