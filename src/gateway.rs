@@ -45,7 +45,7 @@ use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
 use self::admission::{HeadLimits, check_head, declared_length};
-use self::caught::caught;
+use self::caught::{caught, caught_at_once};
 use self::linger::Lingering;
 use self::passage::Passage;
 use self::record::{Record, trace_id};
@@ -332,8 +332,7 @@ impl ProxyHttp for Front {
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
         let Some(passage) = &ctx.passage else { return Ok(()) };
-        let head = async { passage.head(session, &ctx.record, request) };
-        caught(head).await.unwrap_or_else(|| Err(broken()))
+        caught_at_once(|| passage.head(session, &ctx.record, request)).unwrap_or_else(|| Err(broken()))
     }
 
     async fn request_body_filter(
@@ -346,7 +345,8 @@ impl ProxyHttp for Front {
         if end {
             ctx.record.uploaded();
         }
-        ctx.passage.as_mut().map_or(Ok(()), |passage| passage.body(body.as_ref()))
+        let Some(passage) = &mut ctx.passage else { return Ok(()) };
+        caught_at_once(|| passage.body(body.as_ref())).unwrap_or_else(|| Err(broken()))
     }
 
     async fn response_filter(
@@ -355,15 +355,18 @@ impl ProxyHttp for Front {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> pingora::Result<()> {
-        let status = response.status.as_u16();
-        ctx.record.service_answers(status, &response.headers);
-        if ctx.gateway.drain.begun() && status != 101 {
-            session.as_downstream_mut().set_keepalive(None);
-        }
-        if let Some(hsts) = ctx.gateway.hsts(ctx) {
-            response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
-        }
-        response.insert_header("x-request-id", &ctx.record.id)
+        let answers = || {
+            let status = response.status.as_u16();
+            ctx.record.service_answers(status, &response.headers);
+            if ctx.gateway.drain.begun() && status != 101 {
+                session.as_downstream_mut().set_keepalive(None);
+            }
+            if let Some(hsts) = ctx.gateway.hsts(ctx) {
+                response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
+            }
+            response.insert_header("x-request-id", &ctx.record.id)
+        };
+        caught_at_once(answers).unwrap_or_else(|| Err(broken()))
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {

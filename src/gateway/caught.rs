@@ -10,6 +10,11 @@ pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(work).catch_unwind().await.ok()
 }
 
+/// The same for work that waits for nothing.
+pub(super) fn caught_at_once<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,5 +30,7 @@ mod tests {
         assert_eq!(ended.await, None);
         assert_eq!(left, 1);
         assert_eq!(caught(async { 7 }).await, Some(7));
+        assert_eq!(caught_at_once(|| "none".parse::<u8>().unwrap()), None);
+        assert_eq!(caught_at_once(|| 7), Some(7));
     }
 }
