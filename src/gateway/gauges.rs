@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
+
 use super::admin::Admin;
 use crate::base::clock;
 use crate::observe::exposition::Page;
@@ -24,6 +26,10 @@ impl Admin {
             .sample(&[], panics());
         page.gauge("asr_edge_requests_in_flight", "Requests that have begun and not ended.")
             .sample(&[], self.in_flight.load(Ordering::Relaxed));
+        if let Ok(runtime) = Handle::try_current() {
+            page.gauge("asr_edge_tasks", "Tasks of the asynchronous runtime that have not ended.")
+                .sample(&[], runtime.metrics().num_alive_tasks());
+        }
         self.write_upstreams(&mut page);
         self.write_expiries(&mut page);
         page.gauge("asr_edge_key_file_fault", "1 while the key file's last change was not taken.")

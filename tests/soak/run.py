@@ -213,13 +213,17 @@ class Soak:
         # It remembers a bounded number of requests, and numbers them all.
         return len(seen), sum(request["complete"] for request in seen), max((request["id"] for request in seen), default=0)
 
+    def metrics(self):
+        """Our own samples, by name and labels."""
+        lines = self.ask(self.admin, "/metrics").splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
     def transcribed(self):
         """Our own count of requests that ended well on the transcription route."""
-        total = 0
-        for line in self.ask(self.admin, "/metrics").splitlines():
-            if line.startswith("asr_edge_requests_total{") and 'status="200"' in line and "transcri" in line:
-                total += int(float(line.rsplit(" ", 1)[1]))
-        return total
+        metrics = self.metrics().items()
+        ended = "asr_edge_requests_total{"
+        return sum(int(value) for name, value in metrics
+                   if name.startswith(ended) and 'status="200"' in name and "transcri" in name)
 
 
 def quiet(edge, soak):
@@ -230,14 +234,15 @@ def quiet(edge, soak):
         time.sleep(0.1)
     time.sleep(6)
     files, pooled = edge.fds(int(soak.stub.rsplit(":", 1)[1]))
-    return files - pooled, pooled, edge.rss()
+    # Each pooled connection has a task that watches it.
+    return files - pooled, pooled, edge.rss(), soak.metrics()["asr_edge_tasks"] - pooled
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--idle-timeout", default="60s")
     arguments = parser.parse_args()
     binary = os.path.abspath(arguments.binary)
@@ -307,7 +312,7 @@ def tried(edge, address, admin, stub, root, folder, arguments):
     upstream = soak.upstream()
     numbered = upstream[2] - counted[1][2]
     print(json.dumps({"did": soak.did, "fds": [before[0], after[0]], "pooled": [before[1], after[1]],
-                      "rss_kib": [before[2], after[2]],
+                      "rss_kib": [before[2], after[2]], "tasks": [before[3], after[3]],
                       "transcribed": ours, "upstream": {"begun": numbered, "remembered": upstream[0]}}))
     if not good:
         failures.append("no good request at all")
@@ -323,6 +328,8 @@ def tried(edge, address, admin, stub, root, folder, arguments):
         failures.append(f"{after[1]} connections are kept to the upstream")
     if after[2] > before[2] + GROWTH_KIB:
         failures.append(f"memory: {before[2]} KiB, then {after[2]} KiB")
+    if after[3] > before[3] + 2:
+        failures.append(f"tasks: {before[3]}, then {after[3]}")
     return failures
 
 
