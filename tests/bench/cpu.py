@@ -6,7 +6,6 @@
 Needs a release build of the binaries and examples, and wrk. Both run against the same stand-in upstream, 16
 connections, in turn; medians. CPU is user + system time of the process under test, from /proc.
 """
-import json
 import os
 import re
 import statistics
@@ -34,37 +33,39 @@ def wav(size):
     return head + os.urandom(size)
 
 
-def script(folder, name, head, audio, headers):
-    """A wrk script that posts `audio` as the last part of a form."""
+HEADS = {
+    "openai": (
+        '--BOUNDARY\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        '--BOUNDARY\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n',
+        {"Authorization": "Bearer k"},
+    ),
+    # What the upstream takes as it is: who only passes translates nothing.
+    "codex": (
+        '--BOUNDARY\r\nContent-Disposition: form-data; name="file"; filename="audio.wav"\r\n'
+        "Content-Type: audio/wav\r\n\r\n",
+        {"Authorization": "Bearer t", "originator": "o", "User-Agent": "u", "Accept-Encoding": "identity"},
+    ),
+}
+
+
+def form(folder, kind, audio):
+    """A file with a form that ends with `audio`, and the headers to send with it."""
     boundary = "b" * 32
-    body = head.replace("BOUNDARY", boundary).encode() + audio + f"\r\n--{boundary}--\r\n".encode()
-    path = os.path.join(folder, name)
-    with open(f"{path}.body", "wb") as file:
-        file.write(body)
-    headers = {**headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}
+    head, headers = HEADS[kind]
+    path = os.path.join(folder, f"{kind}.body")
+    with open(path, "wb") as file:
+        file.write(head.replace("BOUNDARY", boundary).encode() + audio + f"\r\n--{boundary}--\r\n".encode())
+    return path, {**headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def script(folder, kind, audio):
+    """A wrk script that posts such a form."""
+    path, headers = form(folder, kind, audio)
     with open(f"{path}.lua", "w") as file:
-        file.write(f'local file = io.open("{path}.body", "rb")\nwrk.body = file:read("*a")\nfile:close()\n')
+        file.write(f'local file = io.open("{path}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n')
         file.write('wrk.method = "POST"\n')
         file.writelines(f'wrk.headers["{key}"] = "{value}"\n' for key, value in headers.items())
     return f"{path}.lua"
-
-
-def openai(folder, audio):
-    head = (
-        '--BOUNDARY\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
-        '--BOUNDARY\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
-    )
-    return script(folder, "openai", head, audio, {"Authorization": "Bearer k"})
-
-
-def codex(folder, audio):
-    """What the upstream takes as it is: the floor translates nothing."""
-    head = (
-        '--BOUNDARY\r\nContent-Disposition: form-data; name="file"; filename="audio.wav"\r\n'
-        "Content-Type: audio/wav\r\n\r\n"
-    )
-    headers = {"Authorization": "Bearer t", "originator": "o", "User-Agent": "u", "Accept-Encoding": "identity"}
-    return script(folder, "codex", head, audio, headers)
 
 
 def cpu(pid):
@@ -99,7 +100,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             for name, size in SIZES.items():
                 audio = wav(size)
-                passed, translated = codex(folder, audio), openai(folder, audio)
+                passed, translated = script(folder, "codex", audio), script(folder, "openai", audio)
                 runs = {"floor": [], "ours": []}
                 for _ in range(rounds):
                     runs["floor"].append(measure(floor, f"{floor_url}/backend-api/transcribe", passed, seconds))
