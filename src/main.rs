@@ -19,8 +19,14 @@ use asr_edge::stub::StubArgs;
 use asr_edge::transcribe::{self, TranscribeArgs};
 use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::{Stream, stream};
+use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Every request takes and gives back buffers of tens of KiB, which the system's allocator hands back to the kernel each
+/// time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Command line or configuration at fault (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
