@@ -1,5 +1,6 @@
 //! The keys that are taken: one from the command line, and a file of hashes that is watched and swapped whole.
 
+mod entry;
 mod key_file;
 
 use std::fmt;
@@ -10,14 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Caller, KeyFault, presented};
 use crate::base::file::{self, Watching};
 use crate::base::secret::Secret;
 use crate::base::{clock, random};
+
+use entry::Entry;
+pub use key_file::KeyFileFault;
 
 /// The longest key file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -34,37 +36,6 @@ pub struct Sources {
     pub key: Option<Secret<String>>,
     /// The key file.
     pub file: Option<PathBuf>,
-}
-
-/// Why a key file cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyFileFault {
-    /// It cannot be read, or is longer than 1 MiB.
-    #[error("the key file cannot be read: {0}")]
-    Unreadable(io::ErrorKind),
-    /// It cannot be written.
-    #[error("the key file cannot be written: {0}")]
-    Unwritable(io::ErrorKind),
-    /// Every fault in it, each with its key path (`key[2].sha256: ...`, counted from 0) and without the value.
-    #[error("{}", .0.join("; "))]
-    Invalid(Vec<String>),
-    /// The name is not one to 64 printable ASCII characters without quotes, backslashes or spaces at its ends.
-    #[error(
-        "a key's name is 1 to 64 printable ASCII characters without quotes, backslashes or spaces at the ends"
-    )]
-    Name,
-    /// A key of this name is there.
-    #[error("the file has a key of this name already")]
-    NameTaken,
-}
-
-/// One key, as its hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    name: Arc<str>,
-    sha256: [u8; 32],
-    expires: Option<SystemTime>,
-    disabled: bool,
 }
 
 /// The keys in use.
@@ -118,16 +89,11 @@ impl Keys {
     /// No key, one that is not (or no longer) taken, or one header twice.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, KeyFault> {
         let Some(required) = &self.required else { return Ok(Caller { name: "anonymous".into() }) };
-        let digest = Sha256::digest(&*presented(headers)?);
+        let key = presented(headers)?;
         let of_file = required.of_file.load();
-        let mut caller = Err(KeyFault::Wrong);
-        // No early exit: how long this takes says nothing about which entry matched.
-        for entry in required.given.iter().chain(of_file.iter()) {
-            if bool::from(entry.sha256.ct_eq(&digest)) && entry.is_taken_at(clock::now()) {
-                caller = Ok(Caller { name: Arc::clone(&entry.name) });
-            }
-        }
-        caller
+        let entries = required.given.iter().chain(of_file.iter());
+        let name = entry::whose(entries, &key, clock::now()).ok_or(KeyFault::Wrong)?;
+        Ok(Caller { name: Arc::clone(name) })
     }
 
     /// Why the file's last change was not taken; the keys from before are in use then.
@@ -184,16 +150,6 @@ impl Required {
     }
 }
 
-impl Entry {
-    fn new(name: &str, key: &[u8]) -> Self {
-        Self { name: name.into(), sha256: Sha256::digest(key).into(), expires: None, disabled: false }
-    }
-
-    fn is_taken_at(&self, now: SystemTime) -> bool {
-        !self.disabled && self.expires.is_none_or(|end| now < end)
-    }
-}
-
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count =
@@ -202,44 +158,21 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Makes a key under a name and appends its hash to the file, which may have to be made. What stands in the file stays
-/// as it is, comments and all.
+/// Makes a key, `sk-asr-` and 48 hexadecimal digits (192 bits), under a name and appends its hash to the file, which may
+/// have to be made. What stands in the file stays as it is, comments and all.
 ///
 /// # Errors
 /// The name cannot be used or is taken; the file has faults (it is left alone then), or cannot be read or written.
 pub fn add(path: &Path, name: &str) -> Result<Secret<String>, KeyFileFault> {
-    if !key_file::is_name(name) {
-        return Err(KeyFileFault::Name);
-    }
     let text = match file::read(path, MAX_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         text => text.map_err(|error| KeyFileFault::Unreadable(error.kind()))?,
     };
-    if key_file::parse(&text)?.iter().any(|entry| &*entry.name == name) {
-        return Err(KeyFileFault::NameTaken);
-    }
-    let (key, table) = new_key(name);
-    let gap: &[u8] = match text.as_slice() {
-        [] => b"",
-        [.., b'\n'] => b"\n",
-        _ => b"\n\n",
-    };
-    let text = [text.as_slice(), gap, table.as_bytes()].concat();
-    // A file that lists its keys in another TOML form (`key = []`) takes no table behind it.
-    key_file::parse(&text)?;
+    let key = Secret::new(format!("sk-asr-{}", *Zeroizing::new(random::hex::<24>())));
+    let now = humantime::format_rfc3339_seconds(clock::now()).to_string();
+    let text = key_file::with(&text, name, &key, now.get(..10).unwrap_or(&now))?;
     file::replace(path, &text).map_err(|error| KeyFileFault::Unwritable(error.kind()))?;
     Ok(key)
-}
-
-/// A fresh key, `sk-asr-` and 48 hexadecimal digits (192 bits), and its table for a key file. The name must have been
-/// checked.
-fn new_key(name: &str) -> (Secret<String>, String) {
-    let key = Secret::new(format!("sk-asr-{}", *Zeroizing::new(random::hex::<24>())));
-    let hash = hex::encode(Sha256::digest(key.expose()));
-    let now = humantime::format_rfc3339_seconds(clock::now()).to_string();
-    let today = now.get(..10).unwrap_or(&now);
-    let table = format!("[[key]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ncreated = \"{today}\"\n");
-    (key, table)
 }
 
 fn read(path: &Path) -> Result<Vec<Entry>, KeyFileFault> {

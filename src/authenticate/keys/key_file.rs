@@ -2,14 +2,39 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::io;
 use std::time::SystemTime;
 
+use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::{Entry, KeyFileFault};
+use super::entry::Entry;
+use crate::base::secret::Secret;
+
+/// Why a key file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileFault {
+    /// It cannot be read, or is longer than 1 MiB.
+    #[error("the key file cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    /// It cannot be written.
+    #[error("the key file cannot be written: {0}")]
+    Unwritable(io::ErrorKind),
+    /// Every fault in it, each with its key path (`key[2].sha256: ...`, counted from 0) and without the value.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// The name is not one to 64 printable ASCII characters without quotes, backslashes or spaces at its ends.
+    #[error(
+        "a key's name is 1 to 64 printable ASCII characters without quotes, backslashes or spaces at the ends"
+    )]
+    Name,
+    /// A key of this name is there.
+    #[error("the file has a key of this name already")]
+    NameTaken,
+}
 
 /// Whether a key may have this name: it stands in logs, metrics and the key file as it is.
-pub(super) fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
         && name.trim() == name
@@ -46,6 +71,35 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<Entry>, KeyFileFault> {
     } else {
         Err(KeyFileFault::Invalid(faults))
     }
+}
+
+/// The text with one more key at its end. What stands in it stays as it is, comments and all.
+///
+/// # Errors
+/// The name cannot be used or is taken; the text has faults.
+pub(super) fn with(
+    text: &[u8],
+    name: &str,
+    key: &Secret<String>,
+    created: &str,
+) -> Result<Vec<u8>, KeyFileFault> {
+    if !is_name(name) {
+        return Err(KeyFileFault::Name);
+    }
+    if parse(text)?.iter().any(|entry| &*entry.name == name) {
+        return Err(KeyFileFault::NameTaken);
+    }
+    let hash = hex::encode(Sha256::digest(key.expose()));
+    let table = format!("[[key]]\nname = \"{name}\"\nsha256 = \"{hash}\"\ncreated = \"{created}\"\n");
+    let gap: &[u8] = match text {
+        [] => b"",
+        [.., b'\n'] => b"\n",
+        _ => b"\n\n",
+    };
+    let text = [text, gap, table.as_bytes()].concat();
+    // A file that lists its keys in another TOML form (`key = []`) takes no table behind it.
+    parse(&text)?;
+    Ok(text)
 }
 
 /// Reads one table; `None` when it has a fault.
