@@ -212,9 +212,7 @@ fn read(source: &Source) -> Result<Login, LoginFault> {
         Source::Bearer { token, account } => Login::new(token, account.as_deref()),
         Source::File { path, account } => {
             let text = Zeroizing::new(file::read(path, MAX_BYTES)?);
-            let found = auth_file::parse(&text)?;
-            let account = account.as_deref().filter(|id| !id.is_empty());
-            Login::new(&found.token, account.or(found.account.as_deref()))
+            auth_file::login(&text, account.as_deref())
         }
     }
 }

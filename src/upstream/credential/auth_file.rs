@@ -3,21 +3,28 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use super::LoginFault;
 use super::claims::Claims;
+use super::login::{Login, LoginFault};
 use crate::base::secret::Secret;
 
 /// What the file gives.
 #[derive(Debug)]
-pub(super) struct AuthFile {
+struct AuthFile {
     /// The token to send.
-    pub(super) token: Secret<String>,
-    /// The account that the file names; the access token's own claim is not looked at here.
-    pub(super) account: Option<String>,
+    token: Secret<String>,
+    /// The account: the one that the file names, else the one that a token in it does.
+    account: Option<String>,
+}
+
+/// The login that the text of the file gives. A configured account wins over the file's.
+pub(super) fn login(text: &[u8], account: Option<&str>) -> Result<Login, LoginFault> {
+    let found = parse(text)?;
+    let account = account.filter(|id| !id.is_empty());
+    Login::new(&found.token, account.or(found.account.as_deref()))
 }
 
 /// Reads the text of the file. Keys in camel case are taken too: others write them so.
-pub(super) fn parse(text: &[u8]) -> Result<AuthFile, LoginFault> {
+fn parse(text: &[u8]) -> Result<AuthFile, LoginFault> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err(LoginFault::Broken); // Serde would take an array for a struct.
