@@ -26,7 +26,7 @@ impl Claims {
         let payload: Payload = payload.starts_with(b"{").then(|| serde_json::from_slice(&payload).ok())??;
         let account = payload.auth.get("chatgpt_account_id").and_then(serde_json::Value::as_str);
         Some(Self {
-            account: account.filter(|id| !id.is_empty()).map(str::to_owned),
+            account: account.map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned),
             expires: payload.exp.as_ref().and_then(time),
         })
     }
@@ -67,6 +67,16 @@ mod tests {
         let token = jwt(r#"{"exp":1800000000,"https://api.openai.com/auth":{"chatgpt_account_id":"acc"}}"#);
         let expires = UNIX_EPOCH.checked_add(Duration::from_secs(1_800_000_000));
         assert_eq!(Claims::of(&token), Some(Claims { account: Some("acc".into()), expires }));
+    }
+
+    #[test]
+    fn an_account_has_nothing_to_trim_and_a_blank_one_is_none() {
+        let account = |id: &str| {
+            let auth = format!(r#"{{"https://api.openai.com/auth":{{"chatgpt_account_id":"{id}"}}}}"#);
+            Claims::of(&jwt(&auth)).unwrap().account
+        };
+        assert_eq!(account("  "), None);
+        assert_eq!(account(" acc "), Some("acc".into()));
     }
 
     #[test]
