@@ -60,7 +60,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<Entry>, KeyFileFault> {
                 }
             }
             _ if field == "key" => faults.push("key: write each key as a table, [[key]]".into()),
-            _ => faults.push(format!("{field}: unknown; the file holds [[key]] tables only")),
+            _ => {
+                let field = field.escape_debug();
+                faults.push(format!("{field}: unknown; the file holds [[key]] tables only"));
+            }
         }
     }
     let by_name = |entry: &Entry| entry.name.to_string();
@@ -112,7 +115,8 @@ fn entry(index: usize, table: &Value, faults: &mut Vec<String>) -> Option<Entry>
     };
     let known = ["name", "sha256", "created", "expires", "disabled"];
     for field in table.keys().filter(|field| !known.contains(&field.as_str())) {
-        fault(field, &format!("unknown; known are {}", known.join(", ")));
+        // A name may hold anything, between quotes.
+        fault(&field.escape_debug().to_string(), &format!("unknown; known are {}", known.join(", ")));
     }
     let name = table.get("name").and_then(Value::as_str).filter(|name| is_name(name));
     if name.is_none() {
@@ -247,6 +251,13 @@ mod tests {
         assert_eq!(paths, expected);
         assert!(!faults.iter().any(|fault| fault.contains("planted")), "{faults:?}");
         assert!(faults.iter().any(|fault| fault.contains("this is a key")), "{faults:?}");
+    }
+
+    #[test]
+    fn a_fault_is_one_line_whatever_the_field_is_called() {
+        let faults = faults("\"a\\nb\" = 1\n[[key]]\n\"\\u001b[2J\" = 1\n");
+        assert!(faults.iter().any(|fault| fault.starts_with("a\\nb: unknown")), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.starts_with("key[0].\\u{1b}[2J: unknown")), "{faults:?}");
     }
 
     #[test]
