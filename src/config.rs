@@ -20,7 +20,7 @@ mod read;
 mod service;
 mod tls;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -227,9 +227,14 @@ pub struct ConfigFault {
     pub why: String,
 }
 
+/// One line: the names and values in it may hold anything, line ends included.
 impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.why)
+        let line = [self.path.as_str(), ": ", self.why.as_str()];
+        line.into_iter().flat_map(str::chars).try_for_each(|character| match character.is_control() {
+            true => write!(f, "{}", character.escape_default()),
+            false => f.write_char(character),
+        })
     }
 }
 

@@ -153,6 +153,18 @@ fn a_file_that_is_no_toml_is_told_with_line_and_column() {
 }
 
 #[test]
+fn a_fault_is_one_line_whatever_the_file_holds() {
+    for (file, path, part) in [
+        ("\"a\\n\\u001b[2J\" = 1\n", "a\\n\\u{1b}[2J", "unknown key"),
+        ("[codex]\nca_root = \"b\\nc\"\n", "codex.ca_root", "b\\nc: "),
+    ] {
+        let bench = Bench::new().file(file).flags("--no-api-key");
+        assert_fault(&bench, path, part);
+        assert!(!bench.faults().concat().contains(char::is_control), "{path}");
+    }
+}
+
+#[test]
 fn services_are_held_against_each_other_and_our_own_routes() {
     let good = "[[service]]\nname = \"a\"\nurl = \"http://a:1\"\nkind = \"openai\"\nmodels = [\"m\"]\npaths = [\"/a\"]\n";
     for (more, path, part) in [
