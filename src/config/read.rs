@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::ConfigFault;
@@ -45,7 +46,7 @@ fn parse(text: &str) -> Result<(Raw, Vec<ConfigFault>), Vec<String>> {
             .map(|error| format!("{}{}", place(text, error.span()), error.message()))
             .collect());
     }
-    let mut faults = Vec::new();
+    let mut faults = sections(table.get_mut(), text);
     loop {
         let error = match Raw::deserialize(Deserializer::from(table.clone()).into_deserializer()) {
             Ok(raw) => return Ok((raw, faults)),
@@ -59,6 +60,48 @@ fn parse(text: &str) -> Result<(Raw, Vec<ConfigFault>), Vec<String>> {
         };
         faults.push(ConfigFault { path, why });
     }
+}
+
+/// Takes out whatever is no table where a section belongs. serde would take a list for one, its items for the section's
+/// keys in order, and quote what it does not like although it may be a secret.
+fn sections(table: &mut DeTable<'_>, text: &str) -> Vec<ConfigFault> {
+    let mut faults = Vec::new();
+    let mut fault = |path: String, at: Range<usize>, form: &str| {
+        let why = format!("{}must be a table: write {form}", place(text, Some(at)));
+        faults.push(ConfigFault { path, why });
+    };
+    for name in ["server", "tls", "acme", "keys", "codex", "limits", "log"] {
+        if let Some(at) = no_table(table, name) {
+            fault(name.to_owned(), at, &format!("[{name}]"));
+        }
+    }
+    if let Some(DeValue::Table(acme)) = table.get_mut("acme").map(Spanned::get_mut)
+        && let Some(at) = no_table(acme, "eab")
+    {
+        fault("acme.eab".to_owned(), at, "[acme.eab]");
+    }
+    let wrong = match table.get("service").map(|value| (value.get_ref(), value.span())) {
+        Some((DeValue::Array(items), _)) => {
+            let mut items = items.iter().enumerate();
+            items
+                .find(|(_, item)| !item.get_ref().is_table())
+                .map(|(n, item)| (format!("service[{n}]"), item.span()))
+        }
+        Some((_, at)) => Some(("service".to_owned(), at)),
+        None => None,
+    };
+    if let Some((path, at)) = wrong {
+        table.remove("service");
+        fault(path, at, "[[service]]");
+    }
+    faults
+}
+
+/// Takes a value out that is no table, and says where it stood.
+fn no_table(table: &mut DeTable<'_>, name: &str) -> Option<Range<usize>> {
+    let at = table.get(name).filter(|value| !value.get_ref().is_table())?.span();
+    table.remove(name);
+    Some(at)
 }
 
 /// Takes what stands at `at` out of the table and gives its key path.
@@ -183,6 +226,41 @@ mod tests {
                 "codex.bearer: line 2, column 10: must be a string",
                 "codex.proxy: line 3, column 9: must be a string"
             ]
+        );
+    }
+
+    #[test]
+    fn a_section_that_is_no_table_is_told_with_its_right_form_and_not_quoted() {
+        let known = faults("x = 1\n").concat();
+        let (_, known) = known.split_once("known here: ").unwrap();
+        for section in known.split(", ").filter(|section| *section != "service") {
+            for text in [
+                format!("{section} = []\n"),
+                format!("[[{section}]]\n"),
+                format!("{section} = \"PLANTED\"\n"),
+            ] {
+                let found = faults(&text);
+                assert_eq!(found.len(), 1, "{found:?}");
+                let form = format!("must be a table: write [{section}]");
+                assert!(
+                    found[0].starts_with(&format!("{section}: line 1")) && found[0].ends_with(&form),
+                    "{found:?}"
+                );
+            }
+        }
+        assert_eq!(
+            faults(
+                "service = [[\"PLANTED\"]]\nacme.eab = [\"k\", 998877]\ncodex = [\"x\", true, \"f\", 998877]\n"
+            ),
+            [
+                "codex: line 3, column 9: must be a table: write [codex]",
+                "acme.eab: line 2, column 12: must be a table: write [acme.eab]",
+                "service[0]: line 1, column 12: must be a table: write [[service]]",
+            ]
+        );
+        assert_eq!(
+            faults("[service]\nname = \"a\"\n"),
+            ["service: line 1, column 1: must be a table: write [[service]]"]
         );
     }
 
