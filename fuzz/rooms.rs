@@ -1,5 +1,7 @@
 //! The pure rooms of asr-edge, built without the rest of it. That they build here shows that they are pure.
 
+pub mod reference;
+
 #[path = "../src"]
 mod rooms {
     pub mod translate;
