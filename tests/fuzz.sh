@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seconds=${1:-20}
+seconds=${1:-10}
 out=$PWD/target/fuzz
 export PATH=$PATH:$PWD/target/tools/bin CARGO_TERM_QUIET=true
 

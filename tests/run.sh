@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them. Needs a Rust toolchain on Debian or Ubuntu; everything but Debian
-# packages and cargo's own cache goes below target/. FUZZ_SECONDS (20) is how long each fuzz target runs,
+# packages and cargo's own cache goes below target/. FUZZ_SECONDS (10) is how long each fuzz target runs,
 # SOAK_SECONDS (20) how long the mixed clients do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -63,7 +63,7 @@ step "cargo doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps
 
 step "fuzz"
-tests/fuzz.sh "${FUZZ_SECONDS:-20}"
+tests/fuzz.sh "${FUZZ_SECONDS:-10}"
 
 step "done"
 # What cargo and the clients reported, added up.
