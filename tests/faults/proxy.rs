@@ -1,6 +1,7 @@
 //! A proxy between two, which breaks one connection at one byte.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,13 +43,14 @@ pub(super) struct Plan {
 }
 
 /// Longer than the program waits for anything.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(5);
 const GARBAGE: &[u8] = b"\x00\xff\r\n\r\n\x16\x03garbage";
 
 /// Runs until dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     plan: Arc<Mutex<Option<Plan>>>,
+    struck: Arc<AtomicBool>,
     /// Bytes each way on the connection that ended last.
     carried: Arc<Mutex<Option<[usize; 2]>>>,
     _runtime: Runtime,
@@ -61,24 +63,32 @@ impl Proxy {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (plan, carried) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
-        let (plans, counts) = (Arc::clone(&plan), Arc::clone(&carried));
+        let struck = Arc::<AtomicBool>::default();
+        let (plans, counts, strikes) = (Arc::clone(&plan), Arc::clone(&carried), Arc::clone(&struck));
         runtime.spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let Ok(server) = TcpStream::connect(target).await else { continue };
                 let (plan, counts) = (plans.lock().unwrap().take(), Arc::clone(&counts));
+                let strikes = Arc::clone(&strikes);
                 tokio::spawn(async move {
-                    let carried = carry([client, server], plan).await;
+                    let carried = carry([client, server], plan, &strikes).await;
                     *counts.lock().unwrap() = Some(carried);
                 });
             }
         });
-        Self { address, plan, carried, _runtime: runtime }
+        Self { address, plan, struck, carried, _runtime: runtime }
     }
 
     /// The next connection breaks so.
     pub(super) fn plan(&self, plan: Plan) {
+        self.struck.store(false, Ordering::SeqCst);
         *self.plan.lock().unwrap() = Some(plan);
+    }
+
+    /// Whether the last plan's byte has come.
+    pub(super) fn struck(&self) -> bool {
+        self.struck.load(Ordering::SeqCst)
     }
 
     /// No connection came to be broken.
@@ -93,7 +103,7 @@ impl Proxy {
 }
 
 /// Carries bytes between client and server until both have ended.
-async fn carry(mut sides: [TcpStream; 2], plan: Option<Plan>) -> [usize; 2] {
+async fn carry(mut sides: [TcpStream; 2], plan: Option<Plan>, struck: &AtomicBool) -> [usize; 2] {
     let mut carried = [0, 0];
     let mut open = [true, true];
     let mut drips = false;
@@ -122,6 +132,7 @@ async fn carry(mut sides: [TcpStream; 2], plan: Option<Plan>) -> [usize; 2] {
             send(&mut sides[to], &piece, drips && plan.is_some_and(|plan| plan.way == way)).await;
             continue;
         };
+        struck.store(true, Ordering::SeqCst);
         let (first, rest) = piece.split_at(plan.at - before);
         send(&mut sides[to], first, false).await;
         match plan.act {
