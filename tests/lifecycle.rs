@@ -3,13 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)]
 
+#[path = "acme/fake_ca.rs"]
+mod fake_ca;
+#[path = "acme/front.rs"]
+mod front;
 #[allow(dead_code, unused_imports)]
 mod harness;
 
+#[path = "lifecycle/acme.rs"]
+mod acme;
 #[path = "lifecycle/end.rs"]
 mod end;
 #[path = "lifecycle/reload.rs"]
 mod reload;
+#[path = "lifecycle/tls.rs"]
+mod tls;
 #[path = "lifecycle/upgrade.rs"]
 mod upgrade;
 
@@ -24,8 +32,12 @@ fn upload() -> Request {
 
 /// An upload that the upstream has begun to hear, and the bytes that are still to come.
 fn begun(bench: &Bench, request: &Request) -> (Wire, Vec<u8>) {
+    begun_on(bench.edge.wire(), bench, request)
+}
+
+/// The same on a connection that is there.
+fn begun_on(mut wire: Wire, bench: &Bench, request: &Request) -> (Wire, Vec<u8>) {
     let bytes = request.bytes();
-    let mut wire = bench.edge.wire();
     bench.stub.forget();
     let (first, rest) = bytes.split_at(bytes.len() - 20);
     wire.send(first);

@@ -19,7 +19,7 @@ fn start(more: &str) -> Bench {
 }
 
 /// How many configs have been taken, and refused.
-fn reloads(edge: &Edge) -> (u64, u64) {
+pub(super) fn reloads(edge: &Edge) -> (u64, u64) {
     let page = edge.admin_page("/metrics");
     let count = |result: &str| {
         let start = format!("asr_edge_reloads_total{{result=\"{result}\"}} ");
@@ -29,7 +29,7 @@ fn reloads(edge: &Edge) -> (u64, u64) {
 }
 
 /// Replaces the config and waits until it has been looked at. Whether it was taken.
-fn reload(edge: &Edge, config: &str) -> bool {
+pub(super) fn reload(edge: &Edge, config: &str) -> bool {
     let before = reloads(edge);
     edge.replace("edge.toml", config);
     edge.signal("HUP");
