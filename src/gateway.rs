@@ -4,6 +4,7 @@
 mod admin;
 mod admission;
 mod ahead;
+mod backend;
 mod body;
 mod caught;
 mod delivery;
@@ -45,11 +46,12 @@ use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
 use self::admission::{HeadLimits, check_head, declared_length};
+use self::backend::Backend;
 use self::caught::{caught, caught_at_once};
 use self::linger::Lingering;
 use self::passage::Passage;
 use self::record::{Record, trace_id};
-use self::services::{Backend, Services};
+use self::services::Services;
 use self::site::{Site, tls_version};
 use self::transcribe::{Deadlines, Ended};
 use crate::accept::{Connection, Drain, Peer, Turn, Visit};

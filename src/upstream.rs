@@ -34,15 +34,15 @@ pub struct Upstream {
     /// The login that requests go out with.
     pub credential: Arc<Credential>,
     /// Whether it is worth asking.
-    pub breakers: Breakers,
+    pub breakers: Arc<Breakers>,
     /// Places in flight.
     pub queue: Queue,
     /// Room for bodies whose length must be known first.
     pub spool: Arc<SpoolSpace>,
     /// What it does with bodies that declare no length.
-    pub lengthless: Lengthless,
+    pub lengthless: Arc<Lengthless>,
     /// What Cloudflare wants to be sent again.
-    pub cookies: Cookies,
+    pub cookies: Arc<Cookies>,
     /// `User-Agent`, the owner's choice.
     pub user_agent: HeaderValue,
     /// `originator`, the owner's choice.

@@ -72,6 +72,30 @@ async fn until_token(credential: &Credential, expected: &str) {
 }
 
 #[tokio::test]
+async fn a_successor_keeps_the_same_login_and_never_gives_another_one_its_generation() {
+    let (_folder, path) = folder();
+    let source = |path: &Path| Source::File { path: path.to_owned(), account: None };
+    let generation = |credential: &Credential| credential.current().unwrap().generation;
+    let first = open(&path);
+    let second = first.succeeded_by(source(&path));
+    assert_eq!((token(&second).unwrap().as_str(), generation(&second)), ("one", generation(&first)));
+    fs::write(&path, "{\"tok").unwrap();
+    let third = second.succeeded_by(source(&path));
+    assert_eq!(token(&third).as_deref(), Ok("one"), "the last good login of that file");
+    assert_eq!(third.fault(), Some(LoginFault::Broken));
+    let (_other_folder, other) = folder();
+    fs::remove_file(&other).unwrap();
+    let fourth = third.succeeded_by(source(&other));
+    assert_eq!(token(&fourth), Err(LoginFault::Missing), "not that of another file");
+    fs::write(&other, auth("two")).unwrap();
+    fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+    let fifth = fourth.succeeded_by(source(&other));
+    assert_eq!(token(&fifth).as_deref(), Ok("two"));
+    assert_ne!(generation(&fifth), generation(&first));
+    assert_eq!(token(&first).as_deref(), Ok("one"), "who has been succeeded does not change");
+}
+
+#[tokio::test]
 async fn follows_a_rename_over_the_file() {
     let (folder, path) = folder();
     let credential = open(&path);

@@ -16,6 +16,8 @@ mod acme;
 mod end;
 #[path = "lifecycle/reload.rs"]
 mod reload;
+#[path = "lifecycle/remembered.rs"]
+mod remembered;
 #[path = "lifecycle/tls.rs"]
 mod tls;
 #[path = "lifecycle/upgrade.rs"]

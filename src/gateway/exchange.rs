@@ -65,7 +65,7 @@ pub(super) enum Broken {
 
 /// Opens exchanges; holds the pool of upstream connections.
 pub(super) struct Dialer {
-    connector: Connector,
+    connector: Arc<Connector>,
     options: PeerOptions,
     upstream: Arc<Upstream>,
     connect_timeout: Duration,
@@ -73,8 +73,9 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A dialer with an empty pool. The roots that the config names come beside the system's own.
-    pub(super) fn new(upstream: Arc<Upstream>, codex: &Codex) -> Self {
+    /// A dialer with the pool of one to the same upstream by the same way, or an empty one. The roots that the config
+    /// names come beside the system's own.
+    pub(super) fn new(upstream: Arc<Upstream>, codex: &Codex, before: Option<&Self>) -> Self {
         // Through a proxy there are two legs, each with a time of its own.
         let connect_timeout = codex.connect_timeout * if codex.proxy.is_some() { 2 } else { 1 };
         let mut options = PeerOptions::new();
@@ -89,7 +90,10 @@ impl Dialer {
         if let Some(proxy) = &codex.proxy {
             options.custom_l4 = Some(Arc::new(Tunnel::new(proxy, codex)));
         }
-        let connector = Connector::new(Some(ConnectorOptions::new(POOL_SIZE)));
+        let connector = before.map_or_else(
+            || Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
+            |before| Arc::clone(&before.connector),
+        );
         Self { connector, options, upstream, connect_timeout, silence: codex.first_byte_timeout }
     }
 

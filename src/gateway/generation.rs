@@ -15,12 +15,12 @@ use tokio::task::JoinHandle;
 
 use super::admin::{self, Admin};
 use super::admission::HeadLimits;
-use super::exchange::Dialer;
+use super::backend::Backend;
 use super::linger::Lingering;
 use super::port80::{self, Port80};
 use super::ports::{Held, Ports};
 use super::record::request_id;
-use super::services::{Backend, Services};
+use super::services::Services;
 use super::site::Site;
 use super::transcribe::Deadlines;
 use super::{Front, Gateway};
@@ -29,17 +29,10 @@ use crate::accept::{Drain, Guard, Handshakes, Patience, Rules, listener};
 use crate::answer::Fault;
 use crate::authenticate::{Attempts, Keys, Sources};
 use crate::base::file::Watching;
-use crate::config::{Codex, Config, ConfigFault, KeySource, LoginSource};
+use crate::config::{Config, ConfigFault, KeySource};
 use crate::observe::metrics::Metrics;
 use crate::respond::message;
-use crate::translate::{Language, Limits, Models};
-use crate::upstream::address::Address;
-use crate::upstream::breaker::Breakers;
-use crate::upstream::cookies::Cookies;
-use crate::upstream::credential::{Credential, Source};
-use crate::upstream::queue::Queue;
-use crate::upstream::spool::SpoolSpace;
-use crate::upstream::{Lengthless, Upstream};
+use crate::translate::{Language, Limits};
 
 /// Flow control: enough for a fast upload on a stream, bounded for a connection.
 const H2_STREAM_WINDOW: u32 = 512 * 1024;
@@ -128,9 +121,9 @@ impl Generation {
     ) -> Self {
         let Constant { in_flight, metrics, drain } = constant.clone();
         let (site, keys) = (Arc::new(site), Arc::new(keys));
-        let queue = |codex: &Codex| before.and_then(|before| before.gateway.queue_of(codex));
-        let services = Services::new(config, |codex, source| upstream(codex, source, config, queue(codex)));
-        let codex = Backend::codex(config, queue(&config.codex), |models| {
+        let old = before.map(|before| &*before.gateway);
+        let services = Services::new(config, old.map(|old| &old.services));
+        let codex = Backend::codex(config, old.map(|old| &old.codex), |models| {
             models.without(services.models().map(|(model, _)| model.to_owned()).collect())
         });
         let upstream = Arc::clone(&codex.upstream);
@@ -223,31 +216,6 @@ impl Running {
     }
 }
 
-impl Gateway {
-    /// The queue before this endpoint, if there is one: those who are in it count on.
-    fn queue_of(&self, codex: &Codex) -> Option<&Queue> {
-        let backends = self.services.backends().chain([&self.codex]);
-        let mut upstreams = backends.map(|backend| &backend.upstream);
-        upstreams.find(|upstream| upstream.endpoint == codex.endpoint).map(|upstream| &upstream.queue)
-    }
-}
-
-impl Backend {
-    /// Codex itself, with `models` of those that are served there, and the queue that is there already.
-    pub(super) fn codex(
-        config: &Config,
-        queue: Option<&Queue>,
-        models: impl FnOnce(Models) -> Models,
-    ) -> Self {
-        let upstream = Arc::new(upstream(&config.codex, source(&config.codex), config, queue));
-        Self {
-            dialer: Dialer::new(Arc::clone(&upstream), &config.codex),
-            upstream,
-            models: Arc::new(models(Models::new(config.codex.models.clone(), config.codex.strict))),
-        }
-    }
-}
-
 /// The language of requests that name none.
 ///
 /// # Errors
@@ -283,32 +251,6 @@ pub(super) fn keys(config: &Config) -> Result<Keys, ConfigFault> {
         KeySource::File(path) => Sources { key: None, file: Some(path.clone()) },
     };
     Keys::new(sources).map_err(|fault| ConfigFault { path: "keys.file".into(), why: fault.to_string() })
-}
-
-fn source(codex: &Codex) -> Source {
-    let account = codex.account.as_ref().and_then(|account| account.to_str().ok()).map(str::to_owned);
-    match &codex.login {
-        LoginSource::Bearer(token) => Source::Bearer { token: token.clone(), account },
-        LoginSource::File(path) => Source::File { path: path.clone(), account },
-    }
-}
-
-fn upstream(codex: &Codex, source: Source, config: &Config, queue: Option<&Queue>) -> Upstream {
-    let limits = &config.limits;
-    let (places, waiting, wait) = (limits.concurrency, limits.queue, limits.queue_wait);
-    Upstream {
-        address: Address::new(&codex.endpoint.host, codex.endpoint.port),
-        endpoint: codex.endpoint.clone(),
-        credential: Arc::new(Credential::new(source)),
-        breakers: Breakers::new(),
-        queue: queue
-            .map_or_else(|| Queue::new(places, waiting, wait), |queue| queue.resized(places, waiting, wait)),
-        spool: Arc::new(SpoolSpace::new(limits.spool_dir.clone(), limits.spool_total)),
-        lengthless: Lengthless::default(),
-        cookies: Cookies::default(),
-        user_agent: codex.user_agent.clone(),
-        originator: codex.originator.clone(),
-    }
 }
 
 /// What holds of every connection. The places of connections that outlive a reload stay counted where their number

@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::fs::File;
 
+use super::backend::Backend;
 use super::body::{Body, FileForm};
 use super::generation;
 use super::pace::Pace;
 use super::record::{Heard, Record};
-use super::services::Backend;
 use super::transcribe::{Deadlines, Ended, Transcription};
 use crate::answer::{Fault, Reply};
 use crate::base::random;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pingora::upstreams::peer::PeerOptions;
 
-use super::exchange::{Dialer, roots};
+use super::backend::Backend;
+use super::exchange::roots;
 use super::upgrade::Upgrade;
 use crate::config::{Codex, Config, Endpoint, Service as Configured, ServiceKind};
 use crate::route::{self, Prefix};
@@ -13,13 +14,6 @@ use crate::translate::Models;
 use crate::upstream::Upstream;
 use crate::upstream::address::Address;
 use crate::upstream::credential::Source;
-
-/// An upstream that speaks Codex's shape, and the models that it is asked for.
-pub(super) struct Backend {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) dialer: Dialer,
-    pub(super) models: Arc<Models>,
-}
 
 /// A service that requests pass through to.
 pub(super) struct Service {
@@ -54,14 +48,14 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 const H2_STREAMS: usize = 64;
 
 impl Services {
-    /// `upstream` makes the upstream of a service that speaks Codex's shape.
-    pub(super) fn new(config: &Config, upstream: impl Fn(&Codex, Source) -> Upstream) -> Self {
+    /// Those that the config names, in the place of those `before`.
+    pub(super) fn new(config: &Config, before: Option<&Self>) -> Self {
         let paths = config
             .services
             .iter()
             .enumerate()
             .flat_map(|(number, service)| service.paths.iter().map(move |path| (path.as_str(), number)));
-        let service = |configured| Arc::new(service(config, configured, &upstream));
+        let service = |configured| Arc::new(service(config, configured, before));
         Self { prefixes: route::prefixes(paths), all: config.services.iter().map(service).collect() }
     }
 
@@ -80,9 +74,9 @@ impl Services {
         self.all.iter().find(|service| service.models.iter().any(|name| name == model)).map(Arc::clone)
     }
 
-    /// Those that speak Codex's shape.
-    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
-        self.all.iter().filter_map(|service| service.codex.as_ref())
+    /// The backend of the service with this name, if it speaks Codex's shape.
+    fn backend(&self, name: &str) -> Option<&Backend> {
+        self.all.iter().find(|service| &*service.name == name)?.codex.as_ref()
     }
 
     /// All models of services, with the name of theirs.
@@ -107,21 +101,13 @@ impl Services {
     }
 }
 
-fn service(
-    config: &Config,
-    configured: &Configured,
-    upstream: &impl Fn(&Codex, Source) -> Upstream,
-) -> Service {
+fn service(config: &Config, configured: &Configured, before: Option<&Services>) -> Service {
     let Configured { name, url, kind, models, .. } = configured;
     let codex = (*kind == ServiceKind::Codex && !models.is_empty()).then(|| {
         // The way to Codex says nothing about the way to a service of the operator's own.
         let codex = Codex { endpoint: url.clone(), proxy: None, ..config.codex.clone() };
-        let upstream = Arc::new(upstream(&codex, Source::None));
-        Backend {
-            dialer: Dialer::new(Arc::clone(&upstream), &codex),
-            upstream,
-            models: Arc::new(Models::new(models.clone(), false)),
-        }
+        let before = before.and_then(|before| before.backend(name));
+        Backend::new(codex, Source::None, Models::new(models.clone(), false), &config.limits, before)
     });
     Service {
         name: name.as_str().into(),

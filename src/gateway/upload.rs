@@ -7,12 +7,13 @@ use pingora::proxy::Session;
 
 use super::admission::{Announced, check_upload, client_patience, wants_continue};
 use super::ahead::{Ahead, read_ahead};
+use super::backend::Backend;
 use super::body::Body;
 use super::health::settle;
 use super::pace::Pace;
 use super::passage::Passage;
 use super::record::Heard;
-use super::services::{Backend, Service};
+use super::services::Service;
 use super::transcribe::{Ended, Transcription};
 use super::{Ctx, Gateway};
 use crate::answer::{Fault, Reply};

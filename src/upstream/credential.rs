@@ -48,10 +48,24 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Whether both are the same file, read in the same way.
+    fn is_file_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { path, account }, Self::File { path: other, account: another }) => {
+                (path, account) == (other, another)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The login in use. A request takes [`Credential::current`] once, at its start, and keeps it.
 pub struct Credential {
     source: Source,
     state: ArcSwap<State>,
+    /// How many logins there have been.
+    generations: Arc<AtomicU64>,
     /// One read at a time; those who wait for it take its result.
     turn: Mutex<()>,
     reads: AtomicU64,
@@ -69,9 +83,32 @@ impl Credential {
     /// Reads the login once. A fault is logged, and told by [`Credential::current`] until the login is there.
     pub fn new(source: Source) -> Self {
         let first = read(&source);
+        Self::begin(source, first, State::default(), Arc::default())
+    }
+
+    /// The one that takes this one's place, which does not change: reads its login once. The same login is of the same
+    /// generation, another one of one that there has not been. A file at fault leaves the login in use that was last read
+    /// from it.
+    pub fn succeeded_by(&self, source: Source) -> Self {
+        let first = read(&source);
+        let before = if first.is_ok() || self.source.is_file_of(&source) {
+            State::clone(&self.state.load())
+        } else {
+            State::default()
+        };
+        Self::begin(source, first, before, Arc::clone(&self.generations))
+    }
+
+    fn begin(
+        source: Source,
+        first: Result<Login, LoginFault>,
+        before: State,
+        generations: Arc<AtomicU64>,
+    ) -> Self {
         let credential = Self {
             source,
-            state: ArcSwap::default(),
+            state: ArcSwap::from_pointee(before),
+            generations,
             turn: Mutex::default(),
             reads: AtomicU64::new(0),
             warned_of_mode: AtomicBool::new(false),
@@ -158,7 +195,7 @@ impl Credential {
     fn apply(&self, found: Result<Login, LoginFault>) {
         let old = self.state.load_full();
         let new = match found {
-            Ok(login) => State { login: Some(adopt(login, old.login.as_ref())), fault: None },
+            Ok(login) => State { login: Some(self.adopt(login, old.login.as_ref())), fault: None },
             Err(fault) => State { login: old.login.clone(), fault: Some(fault) },
         };
         match &new.fault {
@@ -182,6 +219,17 @@ impl Credential {
         self.state.store(Arc::new(new));
     }
 
+    /// The old login when nothing has changed, else the new one under the next generation.
+    fn adopt(&self, new: Login, old: Option<&Arc<Login>>) -> Arc<Login> {
+        match old {
+            Some(old) if old.same_as(&new) => Arc::clone(old),
+            _ => {
+                let generation = self.generations.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                Arc::new(Login { generation, ..new })
+            }
+        }
+    }
+
     fn warn_of_mode(&self, path: &Path) {
         let open = file::open_to_others(path);
         if open && !self.warned_of_mode.load(Ordering::Relaxed) {
@@ -194,15 +242,6 @@ impl Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("source", &self.source).field("state", &self.state.load()).finish()
-    }
-}
-
-/// The old login when nothing has changed, else the new one under the next generation.
-fn adopt(new: Login, old: Option<&Arc<Login>>) -> Arc<Login> {
-    match old {
-        Some(old) if old.same_as(&new) => Arc::clone(old),
-        Some(old) => Arc::new(Login { generation: old.generation.saturating_add(1), ..new }),
-        None => Arc::new(new),
     }
 }
 

@@ -30,13 +30,18 @@ pub enum SpoolError {
 pub struct SpoolSpace {
     directory: PathBuf,
     total: u64,
-    used: AtomicU64,
+    used: Arc<AtomicU64>,
 }
 
 impl SpoolSpace {
     /// At most `total` bytes on disk below `directory`.
-    pub const fn new(directory: PathBuf, total: u64) -> Self {
-        Self { directory, total, used: AtomicU64::new(0) }
+    pub fn new(directory: PathBuf, total: u64) -> Self {
+        Self { directory, total, used: Arc::default() }
+    }
+
+    /// The same with other bounds, for those who come from now on: what is on disk counts on.
+    pub fn moved(&self, directory: PathBuf, total: u64) -> Self {
+        Self { directory, total, used: Arc::clone(&self.used) }
     }
 
     /// Bytes on disk now.

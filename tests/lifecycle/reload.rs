@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{begun, free, refuses, upload};
 use crate::harness::{Bench, Edge, Ending, Form, Launch, Request, Stub, TEXT, Wire, eventually, get, wav};
 
-const SERVER: &str = "[server]\nhttp = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
+pub(super) const SERVER: &str = "[server]\nhttp = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
 
 /// Before a stand-in, with this config behind `[server]`.
-fn start(more: &str) -> Bench {
+pub(super) fn start(more: &str) -> Bench {
     let stub = Stub::start(&["--text", TEXT]);
     // The flag makes the harness look for the admin address; it stays in force over the config.
     let flags = ["--admin", "127.0.0.1:0"];
