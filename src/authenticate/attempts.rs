@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ pub struct Attempts {
     /// The time that earns one attempt; `None`: there is no limit.
     interval: Option<Duration>,
     capacity: Duration,
-    debts: Mutex<Debts>,
+    debts: Arc<Mutex<Debts>>,
 }
 
 /// For each address that has failed, when its budget is whole again.
@@ -35,7 +36,12 @@ impl Attempts {
     pub fn new(per_minute: u32) -> Self {
         let interval = MINUTE.checked_div(per_minute);
         let capacity = interval.unwrap_or_default() * per_minute.saturating_mul(BURST);
-        Self { interval, capacity, debts: Mutex::default() }
+        Self { interval, capacity, debts: Arc::default() }
+    }
+
+    /// The same budgets by another limit: whatever part of one is used up, and for however long, stays so.
+    pub fn limited(&self, per_minute: u32) -> Self {
+        Self { debts: Arc::clone(&self.debts), ..Self::new(per_minute) }
     }
 
     /// Whether a key from this address is looked at.
@@ -111,6 +117,21 @@ mod tests {
         assert_eq!(attempts(&budget, "2001:db8::1".parse().unwrap(), now), 2);
         assert_eq!(attempts(&budget, "2001:db8::2".parse().unwrap(), now), 0);
         assert_eq!(attempts(&budget, "2001:db8:0:1::1".parse().unwrap(), now), 2);
+    }
+
+    #[test]
+    fn another_limit_gives_nobody_a_fresh_budget() {
+        let (budget, now) = (Attempts::new(10), clock::instant());
+        assert_eq!(attempts(&budget, address(1), now), 20);
+        for _ in 0..10 {
+            budget.failed(address(2), now);
+        }
+        let (same, tighter) = (budget.limited(10), budget.limited(2));
+        assert_eq!((attempts(&same, address(1), now), attempts(&tighter, address(1), now)), (0, 0));
+        assert_eq!(attempts(&tighter, address(2), now), 2, "half of it is left");
+        assert_eq!(attempts(&tighter, address(3), now), 4);
+        assert!(budget.check(address(3), now).is_err(), "they are the same budgets");
+        assert!(budget.limited(0).check(address(1), now).is_ok());
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Generation {
                 client: None,
             },
             idle: limits.idle_timeout,
-            attempts: Attempts::new(limits.failed_keys_per_minute),
+            attempts: attempts(limits.failed_keys_per_minute, old.map(|old| &old.attempts)),
             in_flight: Arc::clone(&in_flight),
             lingering: Lingering::new(),
             drain,
@@ -251,6 +251,11 @@ pub(super) fn keys(config: &Config) -> Result<Keys, ConfigFault> {
         KeySource::File(path) => Sources { key: None, file: Some(path.clone()) },
     };
     Keys::new(sources).map_err(|fault| ConfigFault { path: "keys.file".into(), why: fault.to_string() })
+}
+
+/// What each address has used up of its attempts stays used up.
+fn attempts(per_minute: u32, before: Option<&Attempts>) -> Attempts {
+    before.map_or_else(|| Attempts::new(per_minute), |before| before.limited(per_minute))
 }
 
 /// What holds of every connection. The places of connections that outlive a reload stay counted where their number

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::reload::{SERVER, reload, start};
 use super::upload;
-use crate::harness::{Bench, Launch, Puppet, Stub, TEXT};
+use crate::harness::{Bench, Launch, Puppet, Reply, Stub, TEXT, get};
 
 /// A reload that says nothing of what is looked at here.
 fn reload_logging(bench: &Bench, more: &str) {
@@ -106,4 +106,28 @@ fn cookies_and_connections_are_kept_as_long_as_the_upstream_is_the_same() {
     assert_eq!(cookies, [None, Some("__cf_bm=kept"), None]);
     assert_eq!(seen[0].connection(), seen[1].connection());
     assert_ne!(seen[0].connection(), seen[2].connection());
+}
+
+#[test]
+fn whoever_guesses_keys_gets_no_fresh_budget() {
+    let limit = |number: u32| format!("[limits]\nfailed_keys_per_minute = {number}\n");
+    let bench = start(&limit(2));
+    let guess = || bench.ask(&get("/v1/models").set("Authorization", "Bearer sk-guess"));
+    let is_refused = |reply: &Reply, longest: u64| {
+        reply.refuses("after too many wrong keys", 429, Some("rate_limit_exceeded"));
+        let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=longest).contains(&wait), "{wait}");
+    };
+    for _ in 0..4 {
+        assert_eq!(guess().status, 401);
+    }
+    is_refused(&guess(), 30);
+    reload_logging(&bench, &limit(2));
+    is_refused(&guess(), 30);
+    is_refused(&bench.ask(&get("/v1/models")), 30);
+    reload_logging(&bench, &limit(1));
+    is_refused(&guess(), 60);
+    reload_logging(&bench, &limit(0));
+    assert_eq!(guess().status, 401, "no limit");
+    assert_eq!(bench.ask(&get("/v1/models")).status, 200);
 }
