@@ -114,7 +114,6 @@ fn idle_and_half_open_handshakes_do_not_keep_others_out_and_end_in_time() {
 #[test]
 fn more_handshakes_than_there_is_room_for_push_out_the_oldest() {
     let edge = Edge::start(Folder::with(&[NAME]), "", CROWDED);
-    let first = tcp(&edge);
     // Descriptors: the program and this test have a thousand each, by default.
     let limit = std::process::Command::new("sh").args(["-c", "ulimit -n"]).output().unwrap();
     let limit: u64 = String::from_utf8_lossy(&limit.stdout).trim().parse().unwrap_or(u64::MAX);
@@ -122,10 +121,16 @@ fn more_handshakes_than_there_is_room_for_push_out_the_oldest() {
         eprintln!("SKIPPED: only {limit} open files are allowed");
         return;
     }
-    let others: Vec<_> = (0..1100).map(|_| tcp(&edge)).collect();
-    assert!(closes_after(first) < Duration::from_secs(8), "the oldest made room");
-    answers(&edge);
-    drop(others);
+    // All of them end by themselves after ten seconds: on a busy machine that can come first.
+    let made_room = (0..3).any(|_| {
+        let first = tcp(&edge);
+        let others: Vec<_> = (0..1100).map(|_| tcp(&edge)).collect();
+        let soon = closes_after(first) < Duration::from_secs(5);
+        answers(&edge);
+        drop(others);
+        soon
+    });
+    assert!(made_room, "the oldest stays");
 }
 
 #[test]
