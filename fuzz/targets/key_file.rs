@@ -11,6 +11,7 @@
 
 #![no_main]
 
+use std::cmp::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use asr_edge_fuzz::base::secret::Secret;
@@ -22,6 +23,9 @@ use toml::{Table, Value};
 
 const KEY: &str = "sk-asr-0c1f5ad8e2b34976";
 const FRESH: &str = "sk-asr-fresh7d2e9b60";
+/// The moment at which keys are looked up, in Unix seconds, and its day.
+const NOW: Duration = Duration::from_secs(1_790_000_000);
+const TODAY: &str = "2026-09-21";
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     let (name, text) = match input.strip_prefix(b"#!") {
@@ -30,10 +34,10 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     };
     let hash = hex::encode(Sha256::digest(KEY));
     let text = String::from_utf8_lossy(&plant(text, KEY.as_bytes())).replace("HASHED", &hash);
-    let now = UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+    let now = UNIX_EPOCH + NOW;
     let parsed = Keys::parse(text.as_bytes());
     let name = std::str::from_utf8(name).unwrap_or_default();
-    let added = with(text.as_bytes(), name, &Secret::new(FRESH.to_owned()), "2026-09-21");
+    let added = with(text.as_bytes(), name, &Secret::new(FRESH.to_owned()), TODAY);
     match parsed {
         Ok(keys) => {
             found(&keys, &text, now);
@@ -62,8 +66,12 @@ fn found(keys: &Keys, text: &str, now: SystemTime) {
             "{name:?}"
         );
         let disabled = table.get("disabled").is_some_and(|value| value.as_bool() == Some(true));
-        let ends = table.get("expires").is_some();
-        assert!(!(disabled && taken) && (disabled || ends || taken), "{name}: taken {taken}");
+        let end = table.get("expires").map(|end| end.as_str().map_or_else(|| end.to_string(), str::to_owned));
+        match end.as_deref().and_then(|end| end.get(..10)).map_or(Ordering::Less, |end| TODAY.cmp(end)) {
+            Ordering::Less => assert_eq!(taken, !disabled, "{name}: until {end:?}"),
+            Ordering::Greater => assert!(!taken, "{name}: until {end:?}"),
+            Ordering::Equal => assert!(!(taken && disabled), "{name}: disabled"),
+        }
         let is_planted = *sha256 == <[u8; 32]>::from(Sha256::digest(KEY));
         assert_eq!(is_planted && taken, keys.whose(KEY.as_bytes(), now) == Some(name), "{name}");
     }
@@ -87,7 +95,7 @@ fn grown(keys: Keys, text: &str, name: &str, added: Result<Vec<u8>, KeyFileFault
                 other[bit / 8] ^= 1 << (bit % 8);
                 assert_eq!(parsed.whose(&other, now), None);
             }
-            let again = with(&longer, name, &Secret::new("other".to_owned()), "2026-09-21");
+            let again = with(&longer, name, &Secret::new("other".to_owned()), TODAY);
             assert_eq!(again, Err(KeyFileFault::NameTaken));
         }
         Err(KeyFileFault::Name) => assert!(!good, "{name:?}"),
