@@ -34,6 +34,7 @@ const TIMES: &str = "[limits]\nhead_timeout = \"1s\"\nbody_timeout = \"1s\"\nidl
 /// How often the upstream saw a request whole.
 const NEVER: RangeInclusive<usize> = 0..=0;
 const ONCE: RangeInclusive<usize> = 1..=1;
+const ONCE_OR_TWICE: RangeInclusive<usize> = 1..=2;
 const AT_MOST_ONCE: RangeInclusive<usize> = 0..=1;
 
 /// The program between two proxies, before a stand-in that closes every connection after its answer: each request
@@ -128,15 +129,20 @@ impl Line {
 
     /// The next request works, and all is as before. The broken one came upstream whole so often.
     fn is_well(&mut self, what: &str, whole: RangeInclusive<usize>) {
+        self.is_well_after(what, whole, ONCE);
+    }
+
+    /// The same, with how often the next one came.
+    fn is_well_after(&mut self, what: &str, whole: RangeInclusive<usize>, next_whole: RangeInclusive<usize>) {
         self.back.forget_plan();
         self.sent.push((self.number, what.to_owned(), whole));
         self.number += 1;
         let next = self.leg.exchange(self.edge.address, self.number).status;
         assert_eq!(next, Some(200), "{what}: the next request");
-        self.sent.push((self.number, format!("{what}: the next request"), ONCE));
+        self.sent.push((self.number, format!("{what}: the next request"), next_whole));
         self.is_idle(what);
         self.look();
-        if self.sent.len() > 40 {
+        if self.sent.len() > 80 {
             self.look_once_more();
         }
     }
@@ -163,8 +169,14 @@ impl Line {
         });
     }
 
-    /// What the upstream has seen whole is what it may have.
+    /// What the upstream has seen whole is what it may have; what went there by the wire too, since whoever breaks off
+    /// right behind a request may never be heard.
     fn look(&self) {
+        let on_wire: Vec<u32> = self.back.uploads(client::whole_upload).into_iter().flatten().collect();
+        for (number, what, expected) in &self.sent {
+            let whole = on_wire.iter().filter(|sent| *sent == number).count();
+            assert!(whole <= *expected.end(), "{what}: sent upstream whole {whole} times");
+        }
         let mut seen = self.stub.seen();
         seen.retain(harness::Seen::is_complete);
         for (number, what, expected) in &self.sent {
@@ -182,6 +194,7 @@ impl Line {
         std::thread::sleep(Duration::from_millis(100));
         self.look();
         self.stub.forget();
+        self.back.forget_uploads();
         self.sent.clear();
     }
 }

@@ -84,6 +84,24 @@ pub(super) fn audio(number: u32) -> Vec<u8> {
     [&wav(40)[..80], &number.to_be_bytes()].concat()
 }
 
+/// The number of the request that these bytes are, if they are one by HTTP/1.1 in clear, and whole.
+pub(super) fn whole_upload(bytes: &[u8]) -> Option<u32> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
+    let body = &bytes[length..];
+    if body.len() < content_length(head.headers)? {
+        return None;
+    }
+    let start = memchr::memmem::find(body, &wav(40)[..80])? + 80;
+    Some(u32::from_be_bytes(body.get(start..start + 4)?.try_into().ok()?))
+}
+
+fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
+    let length = headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+    std::str::from_utf8(length.value).ok()?.parse().ok()
+}
+
 fn form(number: u32) -> Form {
     Form::of(&audio(number))
 }
@@ -94,7 +112,12 @@ pub(super) fn request(number: u32) -> Vec<u8> {
 }
 
 fn http1<S: Read + Write>(mut stream: S, number: u32, written: impl Fn(&S) -> usize) -> Exchange {
-    let _ = stream.write_all(&request(number)).and_then(|()| stream.flush());
+    let request = request(number);
+    // The closing boundary's line break in a record of its own: without it the form is there, and the body is not whole.
+    let (form, end) = request.split_at(request.len() - 2);
+    for piece in [form, end] {
+        let _ = stream.write_all(piece).and_then(|()| stream.flush());
+    }
     let request = written(&stream);
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     // How it ends is of no interest: a TLS connection may do so without a word.
@@ -109,8 +132,7 @@ fn status(answer: &[u8]) -> Option<u16> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(answer).ok()? else { return None };
-    let body = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
-    let body: usize = std::str::from_utf8(body.value).ok()?.parse().ok()?;
+    let body = content_length(head.headers)?;
     (answer.len() >= length + body).then_some(head.code?)
 }
 
@@ -120,15 +142,18 @@ fn http2<S: Read + Write>(mut stream: S, number: u32, written: impl Fn(&S) -> us
     let body = form.closed();
     let length = body.len().to_string();
     let block = upload_block(&form.content_type(), &[("content-length", length.as_bytes())]);
-    let bytes = [
+    let pieces = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         frame(Kind::Settings, 0, 0, &[]),
         frame(Kind::Headers, END_HEADERS, 1, &block),
-        // A form in two frames: the second alone is nothing, and neither is the first.
         frame(Kind::Data, 0, 1, &body[..200]),
-        frame(Kind::Data, END_STREAM, 1, &body[200..]),
+        frame(Kind::Data, 0, 1, &body[200..]),
+        // The end in a frame and a record of its own: without it the form is there, and the body is not whole.
+        frame(Kind::Data, END_STREAM, 1, &[]),
     ];
-    let _ = stream.write_all(&bytes.concat()).and_then(|()| stream.flush());
+    for piece in pieces {
+        let _ = stream.write_all(&piece).and_then(|()| stream.flush());
+    }
     let request = written(&stream);
     Exchange { status: answer(&mut stream), request }
 }

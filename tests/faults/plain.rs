@@ -24,7 +24,9 @@ fn an_answer_that_is_cut_anywhere_on_its_way_back_leaves_nothing_behind() {
     let Lengths { front: [_, down], .. } = line.lengths();
     for at in 0..down {
         let status = line.in_front(Plan { way: Way::Down, at, act: Act::Cut });
-        assert_eq!(status, None, "cut at {at}");
+        // An answer that says of itself that it took 9 ms is shorter than the first one, which took 10.
+        let whole = at + 4 > down && !line.front.struck();
+        assert_eq!(status, whole.then_some(200), "cut at {at}");
         line.is_well(&format!("cut at {at}"), ONCE);
     }
     line.leaves_nothing();

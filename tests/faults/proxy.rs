@@ -46,6 +46,9 @@ pub(super) struct Plan {
 const STALL: Duration = Duration::from_secs(5);
 const GARBAGE: &[u8] = b"\x00\xff\r\n\r\n\x16\x03garbage";
 
+/// What has been passed on to the server, by connection.
+type Uploads = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// Runs until dropped.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
@@ -53,6 +56,7 @@ pub(super) struct Proxy {
     struck: Arc<AtomicBool>,
     /// Bytes each way on the connection that ended last.
     carried: Arc<Mutex<Option<[usize; 2]>>>,
+    uploads: Uploads,
     _runtime: Runtime,
 }
 
@@ -63,7 +67,8 @@ impl Proxy {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (plan, carried) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
-        let struck = Arc::<AtomicBool>::default();
+        let (struck, uploads) = (Arc::<AtomicBool>::default(), Uploads::default());
+        let all = Arc::clone(&uploads);
         let (plans, counts, strikes) = (Arc::clone(&plan), Arc::clone(&carried), Arc::clone(&struck));
         runtime.spawn(async move {
             loop {
@@ -71,13 +76,14 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(target).await else { continue };
                 let (plan, counts) = (plans.lock().unwrap().take(), Arc::clone(&counts));
                 let strikes = Arc::clone(&strikes);
+                let upload = Upload::of(&all);
                 tokio::spawn(async move {
-                    let carried = carry([client, server], plan, &strikes).await;
+                    let carried = carry([client, server], plan, &strikes, &upload).await;
                     *counts.lock().unwrap() = Some(carried);
                 });
             }
         });
-        Self { address, plan, struck, carried, _runtime: runtime }
+        Self { address, plan, struck, carried, uploads, _runtime: runtime }
     }
 
     /// The next connection breaks so.
@@ -96,14 +102,46 @@ impl Proxy {
         *self.plan.lock().unwrap() = None;
     }
 
+    /// Looks at what has been passed on to the server so far, connection by connection.
+    pub(super) fn uploads<T>(&self, look: impl Fn(&[u8]) -> T) -> Vec<T> {
+        self.uploads.lock().unwrap().iter().map(|upload| look(upload)).collect()
+    }
+
+    /// Forgets them. No connection may be under way.
+    pub(super) fn forget_uploads(&self) {
+        self.uploads.lock().unwrap().clear();
+    }
+
     /// Bytes up and down on the connection that ended last.
     pub(super) fn carried(&self) -> Option<[usize; 2]> {
         *self.carried.lock().unwrap()
     }
 }
 
+/// One of the [`Uploads`].
+struct Upload(Uploads, usize);
+
+impl Upload {
+    fn of(all: &Uploads) -> Self {
+        let mut uploads = all.lock().unwrap();
+        uploads.push(Vec::new());
+        Self(Arc::clone(all), uploads.len() - 1)
+    }
+
+    fn passed(&self, bytes: &[u8]) {
+        if let Some(upload) = self.0.lock().unwrap().get_mut(self.1) {
+            upload.extend_from_slice(bytes);
+        }
+    }
+}
+
 /// Carries bytes between client and server until both have ended.
-async fn carry(mut sides: [TcpStream; 2], plan: Option<Plan>, struck: &AtomicBool) -> [usize; 2] {
+async fn carry(
+    mut sides: [TcpStream; 2],
+    plan: Option<Plan>,
+    struck: &AtomicBool,
+    upload: &Upload,
+) -> [usize; 2] {
     let mut carried = [0, 0];
     let mut open = [true, true];
     let mut drips = false;
@@ -128,12 +166,16 @@ async fn carry(mut sides: [TcpStream; 2], plan: Option<Plan>, struck: &AtomicBoo
         let before = carried[from];
         carried[from] += read;
         let due = plan.filter(|plan| plan.way == way && (before..before + read).contains(&plan.at));
+        let passed = due.map_or(read, |plan| plan.at - before);
+        if way == Way::Up {
+            upload.passed(&piece[..passed]);
+        }
         let Some(plan) = due else {
             send(&mut sides[to], &piece, drips && plan.is_some_and(|plan| plan.way == way)).await;
             continue;
         };
         struck.store(true, Ordering::SeqCst);
-        let (first, rest) = piece.split_at(plan.at - before);
+        let (first, rest) = piece.split_at(passed);
         send(&mut sides[to], first, false).await;
         match plan.act {
             Act::Cut => return carried,
