@@ -23,6 +23,7 @@ mod ports;
 mod record;
 pub mod serve;
 mod services;
+mod silence;
 mod site;
 mod transcribe;
 mod tunnel;

@@ -113,6 +113,12 @@ impl Line {
         Lengths { front: [exchange.request, front[1]], back }
     }
 
+    /// One request that nothing breaks.
+    fn ask(&mut self) -> Option<u16> {
+        self.number += 1;
+        self.leg.exchange(self.edge.address, self.number).status
+    }
+
     /// One request through a front that breaks so. The status that came back whole, if any.
     fn in_front(&mut self, plan: Plan) -> Option<u16> {
         self.front.plan(plan);

@@ -24,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::duplex::{Duplex, Valve};
+use super::silence::{Shared, Waiting};
 use super::tunnel::{self, Tunnel};
 use crate::answer::Answer;
 use crate::config::Codex;
@@ -66,6 +67,7 @@ pub(super) enum Broken {
 /// Opens exchanges; holds the pool of upstream connections.
 pub(super) struct Dialer {
     connector: Arc<Connector>,
+    shared: Shared,
     options: PeerOptions,
     upstream: Arc<Upstream>,
     connect_timeout: Duration,
@@ -90,11 +92,11 @@ impl Dialer {
         if let Some(proxy) = &codex.proxy {
             options.custom_l4 = Some(Arc::new(Tunnel::new(proxy, codex)));
         }
-        let connector = before.map_or_else(
-            || Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))),
-            |before| Arc::clone(&before.connector),
+        let (connector, shared) = before.map_or_else(
+            || (Arc::new(Connector::new(Some(ConnectorOptions::new(POOL_SIZE)))), Shared::default()),
+            |before| (Arc::clone(&before.connector), before.shared.clone()),
         );
-        Self { connector, options, upstream, connect_timeout, silence: codex.first_byte_timeout }
+        Self { connector, shared, options, upstream, connect_timeout, silence: codex.first_byte_timeout }
     }
 
     /// Connects, or takes a connection from the pool, and sends the head.
@@ -114,8 +116,10 @@ impl Dialer {
             }
             other => (other, Arc::default()),
         };
+        let waiting = self.shared.waiting(peer.group_key, self.silence);
         let mut exchange = Exchange {
             session,
+            waiting,
             body: None,
             peer,
             silence: self.silence,
@@ -156,10 +160,12 @@ impl Dialer {
                 Broken::Unreachable
             })?
         };
-        let mut broken = Broken::Unreachable;
+        let (mut broken, number) = (Broken::Unreachable, self.shared.number());
         for address in addresses {
             let mut peer = HttpPeer::new(address, endpoint.tls, endpoint.host.clone());
             peer.options = self.options.clone();
+            // Connections of another number are not in the pool for it.
+            peer.group_key = number;
             match self.connector.get_http_session(&peer).await {
                 Ok((session, reused)) => return Ok((session, peer, reused)),
                 Err(error) => {
@@ -182,6 +188,8 @@ impl Dialer {
 /// One request and its answer.
 pub(super) struct Exchange {
     session: HttpSession,
+    /// HTTP/2 alone shares connections.
+    waiting: Waiting,
     /// HTTP/2 can read and write at the same time: its writing half.
     body: Option<H2Body>,
     peer: HttpPeer,
@@ -218,6 +226,7 @@ impl Exchange {
         }
         let written = match (&mut self.session, &mut self.body) {
             (HttpSession::H2(h2), Some(body)) => {
+                self.waiting.begin();
                 tokio::select! { biased;
                     written = write_h2_body(body, piece, false, None) => written.is_ok(),
                     head = h2.read_response_header() => {
@@ -240,6 +249,7 @@ impl Exchange {
             }
         };
         if written {
+            self.waiting.end();
             return Ok(false);
         }
         // A refused write often means that the answer is already there.
@@ -264,7 +274,10 @@ impl Exchange {
     /// [`Broken::Died`].
     pub(super) async fn finish(&mut self) -> Result<(), Broken> {
         self.finished = match &mut self.body {
-            Some(body) => body.send_data(Bytes::new(), true).is_ok(),
+            Some(body) => {
+                self.waiting.begin();
+                body.send_data(Bytes::new(), true).is_ok()
+            }
             None => self.session.finish_request_body().await.is_ok(),
         };
         if self.finished || matches!(timeout(EARLY_ANSWER, self.head()).await, Ok(Ok(()))) {
@@ -307,6 +320,7 @@ impl Exchange {
             }
             body.extend_from_slice(&part);
         }
+        self.waiting.end();
         Ok(Answer { status: self.status(), headers, body: body.freeze() })
     }
 

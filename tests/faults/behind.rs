@@ -1,8 +1,11 @@
 //! An upstream by HTTP/2 over TLS, as the real one is.
 
+use serde_json::json;
+
 use super::client::Leg;
 use super::proxy::{Act, Plan, Way};
 use super::{AT_MOST_ONCE, Lengths, Line, NEVER, ONCE, ONCE_OR_TWICE, blamed};
+use crate::harness::TEXT;
 
 /// Acknowledgements and goodbyes go with a request and with an answer, before or behind its end, and Huffman coding makes
 /// the one's boundary longer than the other's: within so many bytes of the end nobody knows what breaks.
@@ -65,4 +68,19 @@ fn an_upstream_that_breaks_off_in_the_handshake_or_the_request_has_not_seen_it_w
 #[test]
 fn an_upstream_that_breaks_off_in_the_handshake_or_its_answer_is_no_success() {
     breaks(Way::Down, &[Act::Cut, Act::Reset, Act::HalfClose, Act::Garbage]);
+}
+
+#[test]
+fn a_connection_that_goes_dead_without_a_word_costs_one_request() {
+    let mut line = Line::by(Leg::Http1, &["--tls"]);
+    line.stub.script(json!({"text": TEXT}));
+    for _ in 0..2 {
+        assert_eq!(line.ask(), Some(200));
+    }
+    line.back.freeze();
+    assert_eq!(line.ask(), Some(504));
+    for _ in 0..3 {
+        assert_eq!(line.ask(), Some(200), "the next gets another one");
+    }
+    assert_eq!(line.back.uploads(|_| ()).len(), 2, "connections");
 }

@@ -1,7 +1,7 @@
 //! A proxy between two, which breaks one connection at one byte.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ pub(super) struct Proxy {
     /// Bytes each way on the connection that ended last.
     carried: Arc<Mutex<Option<[usize; 2]>>>,
     uploads: Uploads,
+    frozen: Arc<AtomicUsize>,
     _runtime: Runtime,
 }
 
@@ -69,6 +70,8 @@ impl Proxy {
         let (plan, carried) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
         let (struck, uploads) = (Arc::<AtomicBool>::default(), Uploads::default());
         let all = Arc::clone(&uploads);
+        let frozen = Arc::<AtomicUsize>::default();
+        let freezes = Arc::clone(&frozen);
         let (plans, counts, strikes) = (Arc::clone(&plan), Arc::clone(&carried), Arc::clone(&struck));
         runtime.spawn(async move {
             loop {
@@ -77,13 +80,14 @@ impl Proxy {
                 let (plan, counts) = (plans.lock().unwrap().take(), Arc::clone(&counts));
                 let strikes = Arc::clone(&strikes);
                 let upload = Upload::of(&all);
+                let freezes = Arc::clone(&freezes);
                 tokio::spawn(async move {
-                    let carried = carry([client, server], plan, &strikes, &upload).await;
+                    let carried = carry([client, server], plan, &strikes, &upload, &freezes).await;
                     *counts.lock().unwrap() = Some(carried);
                 });
             }
         });
-        Self { address, plan, struck, carried, uploads, _runtime: runtime }
+        Self { address, plan, struck, carried, uploads, frozen, _runtime: runtime }
     }
 
     /// The next connection breaks so.
@@ -110,6 +114,11 @@ impl Proxy {
     /// Forgets them. No connection may be under way.
     pub(super) fn forget_uploads(&self) {
         self.uploads.lock().unwrap().clear();
+    }
+
+    /// Nothing moves any more on the connections that are there; they stay open.
+    pub(super) fn freeze(&self) {
+        self.frozen.store(self.uploads.lock().unwrap().len(), Ordering::SeqCst);
     }
 
     /// Bytes up and down on the connection that ended last.
@@ -141,6 +150,7 @@ async fn carry(
     plan: Option<Plan>,
     struck: &AtomicBool,
     upload: &Upload,
+    frozen: &AtomicUsize,
 ) -> [usize; 2] {
     let mut carried = [0, 0];
     let mut open = [true, true];
@@ -157,6 +167,12 @@ async fn carry(
         let from = usize::from(way == Way::Down);
         let to = 1 - from;
         let read = read.unwrap_or(0);
+        if upload.1 < frozen.load(Ordering::SeqCst) {
+            if read == 0 {
+                return carried;
+            }
+            continue;
+        }
         if read == 0 {
             open[from] = false;
             let _ = sides[to].shutdown().await;
