@@ -15,6 +15,7 @@ mod explain;
 mod flags;
 mod limits;
 mod listen;
+mod no_proxy;
 mod raw;
 mod read;
 mod service;

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::check::{Desk, Given, unreadable};
 use super::raw::{Period, RawCodex};
-use super::{Codex, CodexFlags, Endpoint, LoginSource, Proxy, read};
+use super::{Codex, CodexFlags, Endpoint, LoginSource, Proxy, no_proxy, read};
 use crate::base::secret::Secret;
 
 /// Codex's own, `contract: codex-upstream.md` section 1.
@@ -146,8 +146,9 @@ fn proxy(
         .or_else(|| desk.variable(&["CODEX_ASR_PROXY", "CODEX_VOICE_PROXY"]))
         .or_else(|| raw.map(|url| Given { from: "codex.proxy", value: url.expose().trim().to_owned() }))
         .or_else(|| {
-            let exempt =
-                desk.variable(&["NO_PROXY", "no_proxy"]).is_some_and(|list| named(&list.value, endpoint));
+            let exempt = desk
+                .variable(&["NO_PROXY", "no_proxy"])
+                .is_some_and(|list| no_proxy::names(&list.value, endpoint));
             let meant = endpoint.tls && !endpoint.is_loopback() && !exempt;
             meant.then(|| desk.variable(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])).flatten()
         })?;
@@ -158,16 +159,6 @@ fn proxy(
             None
         }
     }
-}
-
-/// Whether a `NO_PROXY` list names the endpoint: `*`, the host, or a domain above it.
-fn named(list: &str, endpoint: &Endpoint) -> bool {
-    list.split(',').map(str::trim).any(|entry| {
-        let domain = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
-        let above =
-            endpoint.host.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        entry == "*" || (!domain.is_empty() && above)
-    })
 }
 
 /// By layer; within one, a token wins over a file, as codex-asr has it.
