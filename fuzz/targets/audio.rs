@@ -1,4 +1,6 @@
-//! The audio's scanners under arbitrary cutting.
+//! The audio's scanners under arbitrary cutting: the same container and the same length, or the same refusal, for every
+//! cutting; every byte passes, in bounded memory; no length that so few bytes cannot hold; and a maximum of half that
+//! length refuses the file.
 //!
 //! Input: a byte that chooses what the file begins with (see `START`), a byte that seeds the cutting, and the file.
 
@@ -23,7 +25,7 @@ const START: [&[u8]; 8] = [
 ];
 
 /// The longest that is held of any file.
-const HELD: usize = 4 << 20;
+const HELD: usize = 66 << 10;
 
 type Outcome = Result<(Container, Option<Duration>), Refusal>;
 

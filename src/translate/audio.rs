@@ -28,7 +28,7 @@ use webm::Webm;
 const FEWEST: u128 = 100;
 
 /// The file part, from its first byte to its last.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Audio {
     /// The first bytes, while they do not tell what they are.
     held: Vec<u8>,
@@ -53,6 +53,7 @@ enum Length {
 }
 
 /// A push measurer for one container: sees every byte once, keeps a bounded state, never guesses.
+#[derive(Clone)]
 enum Meter {
     Wav(Feed<Wav>),
     Mp3(Feed<Mp3>),

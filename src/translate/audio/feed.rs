@@ -43,6 +43,7 @@ pub(super) trait Scan {
 }
 
 /// The file as it passes a scanner.
+#[derive(Clone)]
 pub(super) struct Feed<S> {
     scan: S,
     want: Want,

@@ -22,12 +22,14 @@ const LONGEST: usize = 64 << 10;
 const SHORTEST: u64 = 10;
 
 /// The measurer.
+#[derive(Clone)]
 pub(super) struct Flac {
     head: Feed<Head>,
     tail: Tail,
 }
 
 /// The scanner for the metadata blocks in front of the frames.
+#[derive(Clone)]
 struct Head {
     field: Field,
     info: StreamInfo,
@@ -36,6 +38,7 @@ struct Head {
 }
 
 /// What comes next.
+#[derive(Clone)]
 enum Field {
     Magic,
     BlockHead,

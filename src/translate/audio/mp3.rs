@@ -21,7 +21,7 @@ const LOST: u64 = 64 << 10;
 const ID3: usize = 10;
 
 /// The scanner.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Mp3 {
     field: Field,
     /// The frame that all others must be like.
@@ -38,7 +38,7 @@ pub(super) struct Mp3 {
 }
 
 /// What comes next.
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum Field {
     /// An ID3v2 head, or a frame.
     #[default]
@@ -52,6 +52,7 @@ enum Field {
 }
 
 /// Frames of the same size, from `start` on.
+#[derive(Clone)]
 struct Steady {
     start: u64,
     /// What one lasts, and its size.

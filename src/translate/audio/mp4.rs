@@ -21,7 +21,7 @@ const TRACKS: usize = 32;
 const BODY: u64 = 40;
 
 /// The scanner.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Mp4 {
     field: Field,
     /// Where the boxes end that enclose the current one, and what they are.
@@ -59,7 +59,7 @@ enum Field {
 }
 
 /// The movie fragment that is passing.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Fragment {
     /// Which track the current `traf` is about.
     track: Option<usize>,

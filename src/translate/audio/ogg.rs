@@ -14,7 +14,7 @@ use codec::{Codec, HEAD};
 pub(in super::super) const PAGE: usize = 27;
 
 /// The scanner. Streams that follow each other add up; of streams side by side the first audio one counts.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ogg {
     field: Field,
     /// How long the streams before this one played.
@@ -27,7 +27,7 @@ pub(super) struct Ogg {
 }
 
 /// What comes next.
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum Field {
     #[default]
     Page,
@@ -40,6 +40,7 @@ enum Field {
 }
 
 /// An audio stream.
+#[derive(Clone)]
 struct Stream {
     serial: u32,
     codec: Codec,
@@ -66,6 +67,7 @@ struct Page {
 }
 
 /// The packets on a page that are still to be looked at.
+#[derive(Clone)]
 struct Tocs {
     /// Sizes, the next one last.
     sizes: Vec<usize>,

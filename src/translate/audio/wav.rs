@@ -22,7 +22,7 @@ const STREAMED: u32 = 0x7fff_0000;
 const FORMAT: usize = 26;
 
 /// The scanner.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Wav {
     field: Field,
     riff_size: u32,
@@ -33,7 +33,7 @@ pub(super) struct Wav {
 }
 
 /// What comes next.
-#[derive(Default)]
+#[derive(Clone, Default)]
 enum Field {
     #[default]
     Riff,
@@ -46,6 +46,7 @@ enum Field {
     },
 }
 
+#[derive(Clone)]
 struct Format {
     tag: u16,
     channels: u16,

@@ -19,6 +19,7 @@ const PEEK: usize = 24;
 const FRAME: u64 = 250_000_000;
 
 /// The scanner.
+#[derive(Clone)]
 pub(super) struct Webm {
     /// Nanoseconds a tick.
     scale: u64,

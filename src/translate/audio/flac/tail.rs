@@ -8,7 +8,7 @@ use bytes::Bytes;
 const PIECES: usize = 16;
 
 /// The last bytes of what has been pushed, mostly as slices of the pieces they came in.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tail {
     pieces: VecDeque<Bytes>,
     size: usize,

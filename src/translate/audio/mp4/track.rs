@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What `moov` and the fragments say of a track.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Track {
     pub(super) id: u32,
     /// Its handler is that of sound.
@@ -22,7 +22,7 @@ pub(super) struct Track {
 }
 
 /// The edit list, which says what of the track is played.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Edits {
     count: u32,
     /// Silence in front, ticks of the movie.
