@@ -28,6 +28,12 @@ pub(super) trait Scan {
     /// inside this one, but not before it; at the same byte only if it is longer.
     fn field(&mut self, at: u64, field: &[u8]) -> Result<Want, Stop>;
 
+    /// Takes many fields at once, as [`Self::field`] would one by one: the wanted one, which starts at byte `at`, with
+    /// all that has come from there on. Asks for the next, further on; `None` if it took nothing.
+    fn leap(&mut self, _at: u64, _bytes: &[u8]) -> Option<Want> {
+        None
+    }
+
     /// The file ends before or inside the field that was asked for; this is as much as there is of it.
     fn rest(&mut self, _at: u64, _rest: &[u8]) -> Result<(), Stop> {
         Ok(())
@@ -77,6 +83,10 @@ impl<S: Scan> Feed<S> {
         while self.want.size > 0 && self.want.at < self.seen {
             let offset = usize::try_from(self.want.at.saturating_sub(start)).unwrap_or(usize::MAX);
             let rest = piece.get(offset..).unwrap_or_default();
+            if let Some(next) = self.scan.leap(self.want.at, rest) {
+                self.follow(Ok(next))?;
+                continue;
+            }
             let Some(field) = rest.get(..self.want.size) else {
                 self.held.extend_from_slice(rest);
                 break;

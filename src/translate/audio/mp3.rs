@@ -4,6 +4,7 @@
 //! What an encoder adds in front and behind is counted, since it is played by most.
 
 pub(in super::super) mod frame;
+mod run;
 mod tag;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::super::refusal::{Found, Kind};
 use super::Length;
 use super::feed::{Scan, Stop, Want, bytes};
 use frame::{Frame, TICKS};
+use run::Run;
 use tag::Tag;
 
 /// Bytes between frames after which the rest is not looked through any more.
@@ -74,6 +76,18 @@ impl Scan for Mp3 {
         }
     }
 
+    fn leap(&mut self, at: u64, bytes: &[u8]) -> Option<Want> {
+        if !matches!(self.field, Field::Frame) {
+            return None;
+        }
+        let run = Run::read(bytes)?;
+        self.turn();
+        self.ticks = self.ticks.saturating_add(run.ticks);
+        let end = at.saturating_add(run.end() as u64);
+        self.passing = (run.last, end);
+        Some(Want::new(end, 4))
+    }
+
     fn rest(&mut self, at: u64, rest: &[u8]) -> Result<(), Stop> {
         if matches!(self.field, Field::Proof) && !rest.is_empty() {
             // The last frame has none behind it to prove it.
@@ -105,11 +119,16 @@ impl Scan for Mp3 {
 }
 
 impl Mp3 {
-    /// Where a frame must come.
-    fn frame(&mut self, at: u64, head: [u8; 4]) -> Result<Want, Stop> {
+    /// What was passing has passed.
+    fn turn(&mut self) {
         let (ticks, _) = std::mem::take(&mut self.passing);
         self.ticks = self.ticks.saturating_add(ticks);
         self.steady = None;
+    }
+
+    /// Where a frame must come.
+    fn frame(&mut self, at: u64, head: [u8; 4]) -> Result<Want, Stop> {
+        self.turn();
         match Frame::read(head) {
             Some(frame) => {
                 let end = at.saturating_add(frame.size.into());

@@ -2,16 +2,16 @@
 //! the packets' first bytes where an Opus stream begins.
 
 mod codec;
+mod page;
 
 use std::time::Duration;
 
-use super::feed::{Scan, Stop, Want, bytes, le32};
+use super::feed::{Scan, Stop, Want, bytes};
 use super::{Length, lasting, opus};
 pub(in super::super) use codec::Kind;
 use codec::{Codec, HEAD};
-
-/// A page's head, without the table of its segments.
-pub(in super::super) const PAGE: usize = 27;
+pub(in super::super) use page::PAGE;
+use page::{Page, Run};
 
 /// The scanner. Streams that follow each other add up; of streams side by side the first audio one counts.
 #[derive(Clone, Default)]
@@ -20,8 +20,9 @@ pub(super) struct Ogg {
     /// How long the streams before this one played.
     before: Duration,
     stream: Option<Stream>,
-    /// The page that is passing.
+    /// The page that is passing, and where it begins.
     page: Option<Page>,
+    at: u64,
     /// A stream of which too little is known to say how long it played.
     unclear: bool,
 }
@@ -50,20 +51,6 @@ struct Stream {
     start: Option<u64>,
     /// The last granule position of a whole page.
     last: u64,
-}
-
-/// A page's head.
-#[derive(Clone, Copy)]
-struct Page {
-    serial: u32,
-    begins: bool,
-    ends: bool,
-    /// `None`: no packet ends on this page.
-    granule: Option<u64>,
-    /// Packets that end on it.
-    packets: u64,
-    body: u64,
-    end: u64,
 }
 
 /// The packets on a page that are still to be looked at.
@@ -99,7 +86,7 @@ impl Scan for Ogg {
                     self.stream =
                         Some(Stream { serial: page.serial, codec, packets: 0, start: None, last: 0 });
                 }
-                Ok(Want::new(page.end, PAGE))
+                Ok(page.next(self.at))
             }
             Field::Toc(mut tocs) => {
                 let samples = opus::samples(field).ok_or(Stop::Lost)?;
@@ -111,10 +98,31 @@ impl Scan for Ogg {
         }
     }
 
+    fn leap(&mut self, at: u64, bytes: &[u8]) -> Option<Want> {
+        if !matches!(self.field, Field::Page) {
+            return None;
+        }
+        let stream = self.stream.as_ref().filter(|stream| stream.start.is_some() || !stream.codec.is_opus)?;
+        let Run { last, packets, granule } = Run::read(stream.serial, bytes);
+        let (start, page) = last?;
+        self.turn();
+        if let Some(stream) = &mut self.stream {
+            stream.packets = stream.packets.saturating_add(packets);
+            stream.last = stream.last.max(granule);
+        }
+        self.at = at.saturating_add(start as u64);
+        self.page = Some(page);
+        Some(page.next(self.at))
+    }
+
     fn length(&self, seen: u64) -> Length {
-        let whole = self.page.filter(|page| page.end <= seen);
+        let whole = self.page.filter(|page| page.next(self.at).at <= seen);
         let current = match &self.stream {
-            Some(stream) => stream.with(whole).length(),
+            Some(stream) => {
+                let mut stream = stream.clone();
+                whole.iter().for_each(|page| stream.add(page));
+                stream.length()
+            }
             None => return if self.page.is_some() { Length::Unknown } else { Length::Empty },
         };
         match current {
@@ -122,7 +130,7 @@ impl Scan for Ogg {
             Length::Lasts(current) => Length::Lasts(self.before.saturating_add(current)),
             Length::Empty if !self.before.is_zero() => Length::Lasts(self.before),
             // More than the heads has begun to come.
-            Length::Empty if whole.is_none() && self.page.is_some_and(|page| seen > page.body) => {
+            Length::Empty if whole.is_none() && self.page.is_some_and(|page| seen > self.body(&page)) => {
                 Length::Unknown
             }
             other => other,
@@ -133,36 +141,29 @@ impl Scan for Ogg {
 impl Ogg {
     /// A page's head with its table.
     fn begin(&mut self, at: u64, field: &[u8]) -> Result<Want, Stop> {
-        let [segments] = bytes(field, PAGE - 1)?;
-        let table = field.get(PAGE..PAGE + usize::from(segments)).ok_or(Stop::Lost)?;
-        let [flags] = bytes(field, 5)?;
-        let granule = u64::from_le_bytes(bytes(field, 6)?);
-        let body = at.saturating_add((PAGE + table.len()) as u64);
-        let page = Page {
-            serial: le32(field, 14)?,
-            begins: flags & 2 != 0,
-            ends: flags & 4 != 0,
-            granule: i64::try_from(granule).is_ok().then_some(granule),
-            packets: table.iter().filter(|size| **size < 255).count() as u64,
-            body,
-            end: body.saturating_add(table.iter().map(|size| u64::from(*size)).sum()),
-        };
-        self.page = Some(page);
+        let page = Page::read(field).ok_or(Stop::Lost)?;
+        (self.page, self.at) = (Some(page), at);
+        let body = self.body(&page);
         if page.begins {
             let goes_on = self.stream.as_ref().is_some_and(|stream| stream.packets <= 1);
             if !goes_on {
                 self.field = Field::FirstPacket;
-                let size = usize::try_from(page.end.saturating_sub(body)).unwrap_or(HEAD);
+                let size = page.size - page.head;
                 return if size == 0 { Err(Stop::Lost) } else { Ok(Want::new(body, size.min(HEAD))) };
             }
         }
         match &mut self.stream {
             Some(stream) if stream.begins_audio(&page) && !page.ends => {
-                let sizes = packets(table);
+                let sizes = packets(field.get(PAGE..).unwrap_or_default());
                 self.next_toc(Tocs { sizes, at: body, samples: 0 })
             }
-            _ => Ok(Want::new(page.end, PAGE)),
+            _ => Ok(page.next(at)),
         }
+    }
+
+    /// Where what a page holds begins.
+    const fn body(&self, page: &Page) -> u64 {
+        self.at.saturating_add(page.head as u64)
     }
 
     /// Goes to the next packet that must be looked at, or past the page.
@@ -180,14 +181,13 @@ impl Ogg {
         if let (Some(stream), Some(granule)) = (&mut self.stream, page.granule) {
             stream.start = Some(granule.saturating_sub(tocs.samples));
         }
-        Ok(Want::new(page.end, PAGE))
+        Ok(page.next(self.at))
     }
 
     /// The page has passed whole.
     fn turn(&mut self) {
-        let page = self.page.take();
-        if let Some(stream) = &mut self.stream {
-            *stream = stream.with(page);
+        if let (Some(stream), Some(page)) = (&mut self.stream, self.page.take()) {
+            stream.add(&page);
         }
     }
 
@@ -211,15 +211,13 @@ impl Stream {
             && self.packets >= self.codec.heads
     }
 
-    /// The stream with this page added, if it is one of its own.
-    fn with(&self, page: Option<Page>) -> Self {
-        let (mut packets, mut last, mut start) = (self.packets, self.last, self.start);
-        if let Some(page) = page.filter(|page| page.serial == self.serial) {
-            packets = packets.saturating_add(page.packets);
-            last = page.granule.unwrap_or(last).max(last);
-            start = start.or_else(|| page.granule.filter(|granule| *granule > 0).map(|_| 0));
+    /// Adds a page that has passed, if it is one of its own.
+    fn add(&mut self, page: &Page) {
+        if page.serial == self.serial {
+            self.packets = self.packets.saturating_add(page.packets);
+            self.last = page.granule.unwrap_or(0).max(self.last);
+            self.start = self.start.or_else(|| page.granule.filter(|granule| *granule > 0).map(|_| 0));
         }
-        Self { serial: self.serial, codec: self.codec.clone(), packets, start, last }
     }
 
     fn length(&self) -> Length {
@@ -306,6 +304,24 @@ mod tests {
         let other = [opus(2), fifty(2, 4, 48_000)].concat();
         assert_eq!(measure(&[one.clone(), other]), samples(2 * (48_000 - 312)));
         assert_eq!(measure(&[one]), samples(48_000 - 312));
+    }
+
+    #[test]
+    fn pages_of_any_size_are_walked() {
+        let mut pages = opus(1);
+        let (mut granule, mut last) = (0, Vec::new());
+        for n in 1..60_u8 {
+            let packets = vec![PACKET; usize::from(n % 5)];
+            granule += 960 * packets.len() as i64;
+            // No packet ends on some pages, and some are another stream's.
+            last = page(1, 0, if packets.is_empty() { -1 } else { granule }, &packets);
+            pages.extend(&last);
+            pages.extend(if n % 7 == 0 { page(9, 0, i64::MAX, &[PACKET]) } else { Vec::new() });
+        }
+        assert_eq!(measure(&[pages.clone()]), samples(granule as u64 - 312));
+        assert_eq!(measure(&[pages.clone(), last, fifty(2, 4, 99)]), samples(granule as u64 - 312));
+        let next = [opus(2), fifty(2, 4, 48_000)].concat();
+        assert_eq!(measure(&[pages, next]), samples(granule as u64 + 48_000 - 2 * 312));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Elements are walked as they come, whatever encloses them: what is not entered is skipped by its size.
 
 mod element;
+mod simple;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::super::refusal::{Found, Kind};
 use super::feed::{Scan, Stop, Want};
 use super::{Length, opus};
 use element::Element;
+use simple::Run;
 
 /// An element's head, and a small value or a block's head behind it.
 const PEEK: usize = 24;
@@ -80,6 +82,13 @@ enum Lasts {
     Ticks(u64),
 }
 
+impl Track {
+    /// Its number, if that is written in one byte.
+    fn short_number(self) -> Option<u8> {
+        u8::try_from(self.number).ok().filter(|number| *number < 127)
+    }
+}
+
 impl Default for Webm {
     fn default() -> Self {
         Self {
@@ -105,11 +114,22 @@ impl Scan for Webm {
     const FIRST: usize = PEEK;
 
     fn field(&mut self, at: u64, field: &[u8]) -> Result<Want, Stop> {
-        self.next = match self.simple_block(at, field) {
-            Some(next) => next,
-            None => self.element(at, field)?,
-        };
+        self.next = self.element(at, field)?;
         Ok(Want::new(self.next, PEEK))
+    }
+
+    fn leap(&mut self, at: u64, bytes: &[u8]) -> Option<Want> {
+        // The end of the list of tracks is still to be looked at.
+        let track = self.audio.filter(|_| self.tracks_end.is_none())?.short_number()?;
+        let run = Run::read(track, bytes);
+        let last = run.last?;
+        let earliest = self.cluster.saturating_add_signed(run.earliest.into());
+        self.first = Some(self.first.unwrap_or(earliest).min(earliest));
+        for block in [run.previous, run.last].into_iter().flatten() {
+            self.heard(block.offset, at.saturating_add(block.end() as u64), block.packet(bytes));
+        }
+        self.next = at.saturating_add(last.end() as u64);
+        Some(Want::new(self.next, PEEK))
     }
 
     fn rest(&mut self, at: u64, rest: &[u8]) -> Result<(), Stop> {
@@ -259,34 +279,13 @@ impl Webm {
         let size = element.size.ok_or(Stop::Lost)?;
         // In a laced block the frames come behind their sizes.
         let packet = if flags & 6 == 0 { frame.first_chunk::<2>() } else { None };
-        self.heard([*high, *low], body.saturating_add(size), packet.copied());
+        self.heard(i16::from_be_bytes([*high, *low]), body.saturating_add(size), packet.copied());
         Ok(())
     }
 
-    /// What most elements are, read without ado: a simple block of the audio, neither laced nor tiny.
-    fn simple_block(&mut self, at: u64, field: &[u8]) -> Option<u64> {
-        let (head, [track, high, low, flags, packet @ ..]) = match *field.first_chunk::<9>()? {
-            [0xa3, size @ 0x86..=0xfe, ref block @ .., _] => {
-                ((2, u64::from(size & 0x7f)), *block.first_chunk::<6>()?)
-            }
-            [0xa3, high @ 0x40..=0x7e, low, ref block @ ..] => {
-                ((3, u64::from(u16::from_be_bytes([high & 0x3f, low]))), *block)
-            }
-            _ => return None,
-        };
-        let (head, size) = head;
-        let number = self.audio?.number;
-        if u64::from(track) != number | 0x80 || number > 126 || flags & 6 != 0 || size < 6 || size == 0x7f {
-            return None;
-        }
-        let end = at.saturating_add(head + size);
-        self.heard([high, low], end, Some(packet));
-        Some(end)
-    }
-
     /// A block of the audio, by its offset from the cluster's time, its end in the file, and what it begins with.
-    fn heard(&mut self, offset: [u8; 2], end: u64, packet: Option<[u8; 2]>) {
-        let time = self.cluster.saturating_add_signed(i16::from_be_bytes(offset).into());
+    fn heard(&mut self, offset: i16, end: u64, packet: Option<[u8; 2]>) {
+        let time = self.cluster.saturating_add_signed(offset.into());
         let lasts = match packet {
             Some(packet) if self.audio.is_some_and(|audio| audio.is_opus) => Lasts::Packet(packet, 0),
             _ => Lasts::Untold,

@@ -28,8 +28,7 @@ impl Frame {
         if size == 0 {
             return None;
         }
-        let slot = if second & 6 == 6 { 4 } else { 1 };
-        let padding = if third & 2 == 0 { 0 } else { slot };
+        let padding = if third & 2 == 0 { 0 } else { slot(second) };
         let kind = u16::from_be_bytes([second & 0x1e, third & 0x0c]);
         Some(Self { size: size + padding, ticks, kind, mono: fourth >> 6 == 3 })
     }
@@ -48,6 +47,11 @@ impl Frame {
             (false, true) => 13,
         }
     }
+}
+
+/// How much a frame's padding takes, by the second byte of its head: more in layer I.
+pub(super) const fn slot(second: u8) -> u16 {
+    if second & 6 == 6 { 4 } else { 1 }
 }
 
 /// Size without padding, and ticks, by version, layer, bit rate and sample rate as they stand in a head; size 0:

@@ -70,6 +70,33 @@ fn a_file_without_sizes_or_duration_plays_to_the_end_of_its_last_block() {
 }
 
 #[test]
+fn blocks_of_any_size_and_order_are_walked() {
+    let long = |number: u8, time: i16, size: usize| {
+        let [high, low] = time.to_be_bytes();
+        element(
+            element::SIMPLE_BLOCK,
+            &[&[0x80 | number, high, low, 0x80, 0xfc][..], &vec![9; size]].concat(),
+        )
+    };
+    let short = |time: i16| {
+        let [high, low] = time.to_be_bytes();
+        vec![0xa3, 0x87, 0x82, high, low, 0x80, 0xfc, 1, 2]
+    };
+    let blocks = |n: i16| match n % 7 {
+        0..3 => short(n * 20),
+        3 => long(2, n * 20, 200),
+        4 => long(1, 30_000, 90),
+        5 => [short(n * 20), element(0xec, b"void")].concat(),
+        _ => long(2, -n, 1),
+    };
+    let clusters = [0, 1000].map(|time| cluster(time, &(0..50).map(blocks).collect::<Vec<_>>()));
+    // What comes before the first cluster's own time begins with it.
+    assert_eq!(measure(&[start(&opus()), clusters.concat()]), millis(1000 + 49 * 20 + 20));
+    let early = cluster(1000, &[short(0), long(2, -700, 30), short(20), short(40)]);
+    assert_eq!(measure(&[start(&opus()), early]), millis(700 + 40 + 20));
+}
+
+#[test]
 fn sized_clusters_and_block_groups_are_read_too() {
     let group = |time: i16, more: &[u8]| {
         let mut block = block(2, time);
@@ -133,6 +160,15 @@ fn without_an_audio_track_or_with_an_encrypted_one_the_file_is_refused() {
         let refused = cutting::measure(&file, Webm::default);
         assert!(matches!(refused, Err(Refusal::AudioUnsupported(Some(found))) if found.kind == kind));
     }
+}
+
+#[test]
+fn a_second_track_that_is_encrypted_is_refused_even_where_blocks_follow_at_once() {
+    let encoding = element(element::CONTENT_ENCODING, &element(element::CONTENT_ENCODING_TYPE, &[1]));
+    let encrypted = track(3, 2, b"A_OPUS", &element(element::CONTENT_ENCODINGS, &encoding));
+    let tracks = element(element::TRACKS, &[track(2, 2, b"A_OPUS", b""), encrypted].concat());
+    let file = [start(&tracks), (0..9).flat_map(|n| block(2, n * 20)).collect()].concat();
+    assert!(cutting::measure(&file, Webm::default).is_err());
 }
 
 #[test]
