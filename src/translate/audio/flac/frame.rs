@@ -114,13 +114,28 @@ fn crc8(bytes: &[u8]) -> u8 {
 /// x^16 + x^15 + x^2 + 1; 0 over bytes and their checksum.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(
-            crc ^ u16::from(*byte) << 8,
-            |crc, _| {
-                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x8005 }
-            },
-        )
+        let [high, low] = crc.to_be_bytes();
+        u16::from_be_bytes([low, 0]) ^ CRC16.get(usize::from(high ^ byte)).copied().unwrap_or_default()
     })
+}
+
+/// What each byte makes of a checksum of zero: a frame can be long.
+static CRC16: [u16; 256] = crc16_of_bytes();
+
+#[allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "worked out when compiled")]
+const fn crc16_of_bytes() -> [u16; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let (mut crc, mut bit) = ((byte as u16) << 8, 0);
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x8005 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The tables in an MP4 file's boxes, read some entries at a time.
 
+use std::slice::ChunksExact;
+
 use super::super::feed::{Stop, be32, be64, bytes};
 
 /// Entries that are read at once.
@@ -95,18 +97,16 @@ impl Table {
     ) -> Result<(), Stop> {
         self.left = self.left.saturating_sub(BATCH);
         let mut entries = field.chunks_exact(usize::from(self.each).max(1));
-        let column =
-            |at: Option<u8>| move |entry: &[u8]| at.map_or(Ok(0), |at| be32(entry, at.into()).map(u64::from));
         match self.kind {
             Kind::Edits { is_long } => entries.try_for_each(|entry| take(edit(entry, is_long)?)),
             Kind::Times => {
                 let ticks = entries.map(|entry| Ok(u64::from(be32(entry, 0)?) * u64::from(be32(entry, 4)?)));
                 take(Entry::Times { ticks: sum(ticks)? })
             }
-            Kind::Sizes => take(Entry::Size { size: sum(entries.map(column(Some(0))))? }),
+            Kind::Sizes => take(Entry::Size { size: column(entries, 0) }),
             Kind::Run { duration, size } => {
-                let ticks = sum(entries.clone().map(column(duration)))?;
-                take(Entry::Sample { ticks, size: sum(entries.map(column(size)))? })
+                let ticks = duration.map_or(0, |at| column(entries.clone(), at));
+                take(Entry::Sample { ticks, size: size.map_or(0, |at| column(entries, at)) })
             }
         }
     }
@@ -119,6 +119,12 @@ fn edit(entry: &[u8], is_long: bool) -> Result<Entry, Stop> {
         (be32(entry, 0)?.into(), bytes(entry, 4).map(i32::from_be_bytes)?.into())
     };
     Ok(Entry::Edit { duration, from })
+}
+
+/// The numbers at byte `at` of the entries, added up: a batch is too small for them to overflow.
+fn column(entries: ChunksExact<'_, u8>, at: u8) -> u64 {
+    let number = |entry: &[u8]| entry.get(usize::from(at)..)?.first_chunk::<4>().copied();
+    entries.filter_map(number).map(|number| u64::from(u32::from_be_bytes(number))).sum()
 }
 
 fn sum(mut numbers: impl Iterator<Item = Result<u64, Stop>>) -> Result<u64, Stop> {
