@@ -16,8 +16,10 @@ use frame::{Frame, TICKS};
 use run::Run;
 use tag::Tag;
 
-/// Bytes between frames after which the rest is not looked through any more.
+/// Bytes between two frames, and between frames in all, after which the rest is not looked through any more: to look
+/// costs more than to carry.
 const LOST: u64 = 64 << 10;
+const STREWN: u64 = 1 << 20;
 
 /// An ID3v2 head.
 const ID3: usize = 10;
@@ -34,8 +36,9 @@ pub(super) struct Mp3 {
     passing: (u64, u64),
     /// That run, where all its frames have the same size: what came of it counts.
     steady: Option<Steady>,
-    /// Bytes that belong to nothing, since the last frame.
+    /// Bytes that belong to nothing, since the last frame and in all.
     junk: u64,
+    strewn: u64,
     claim: Option<Duration>,
 }
 
@@ -172,7 +175,8 @@ impl Mp3 {
     /// The byte at `at` is no frame's first.
     fn go_on(&mut self, at: u64) -> Result<Want, Stop> {
         self.junk += 1;
-        if self.junk > LOST {
+        self.strewn += 1;
+        if self.junk > LOST || self.strewn > STREWN {
             return Err(Stop::Lost);
         }
         self.field = Field::Search;
@@ -256,6 +260,14 @@ mod tests {
         cutting::measure(&parts.concat(), Mp3::default).unwrap()
     }
 
+    /// Of a long file.
+    fn cut_once(file: &[u8]) -> Length {
+        let mut feed = super::super::feed::Feed::new(Mp3::default(), 0);
+        file.chunks(50_000).for_each(|piece| feed.push(piece).unwrap());
+        feed.end().unwrap();
+        feed.length()
+    }
+
     fn lasting(frames: u64) -> Length {
         Length::Lasts(lasts(frames * 1152 * (TICKS / 44_100)))
     }
@@ -318,6 +330,9 @@ mod tests {
         let junk = vec![0xff, 0xfb, 0x90, 0x64, 0, 0, 0];
         assert_eq!(measure(&[junk.clone(), frames(5), junk, frames(5)]), lasting(10));
         assert_eq!(measure(&[frames(5), vec![0; 70_000]]), Length::Unknown);
+        let strewn = [frames(5), vec![0; 60_000]].concat().repeat(18);
+        assert_eq!(cut_once(&strewn), Length::Unknown);
+        assert_eq!(cut_once(&strewn[..strewn.len() / 2]), lasting(45));
         assert_eq!(measure(&[vec![0; 500]]), Length::Unknown);
     }
 
