@@ -108,11 +108,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::translate::{Container, Format, Language};
+    use crate::translate::{Container, Format, Language, Shape};
 
     /// A plain request for this format.
     pub(super) fn asked(format: Format) -> Asked {
         Asked {
+            shape: Shape::OpenAi,
             model: "whisper-1".to_owned(),
             format,
             stream: false,

@@ -26,7 +26,7 @@ pub struct TranscribeArgs {
     /// The audio; `-` reads standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Prints `{"text": ...}` instead of the text.
+    /// Prints the whole answer, `{"text": ...}`, instead of the text.
     #[arg(long)]
     pub json: bool,
     /// Media type of the audio; what it is is seen from its bytes.

@@ -25,7 +25,7 @@ mod value;
 
 use bytes::Bytes;
 
-pub use asked::{Asked, Container, Field, Format, Language};
+pub use asked::{Asked, Container, Field, Format, Language, Shape};
 pub use audio::Audio;
 pub use boundary::Boundary;
 pub use language::NotALanguage;
@@ -33,7 +33,7 @@ pub use limits::Limits;
 pub use model::Models;
 pub use peek::{Peek, Peeked};
 pub use refusal::Refusal;
-pub use terms::{Shape, Terms};
+pub use terms::Terms;
 
 use disposition::Head;
 use emit::Emitter;
@@ -283,6 +283,7 @@ impl Translator {
         self.send(closing, out);
 
         Ok(Asked {
+            shape: self.shape,
             model,
             format: self.form.format(),
             stream: self.form.stream(),
@@ -389,6 +390,7 @@ mod tests {
         assert_eq!(
             asked,
             Asked {
+                shape: Shape::OpenAi,
                 model: "whisper-1".into(),
                 format: Format::Json,
                 stream: false,

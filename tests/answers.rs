@@ -8,7 +8,7 @@ mod harness;
 
 use serde_json::{Value, json};
 
-use harness::{Bench, ENDPOINT, Form, KEY, Reply, Request, TEXT, clip, get, wav};
+use harness::{Bench, ENDPOINT, Form, KEY, Reply, Request, TEXT, clip, get, transcript, wav};
 
 /// One second.
 const SECOND: usize = 32_000;
@@ -22,13 +22,15 @@ fn asked(bench: &Bench, fields: &[(&str, &str)]) -> Reply {
 }
 
 #[test]
-fn json_is_the_text_and_nothing_else() {
+fn json_is_the_text_and_how_many_seconds_have_begun() {
     let bench = Bench::start();
     for fields in [&[][..], &[("response_format", "json")]] {
         let reply = asked(&bench, fields);
         assert_eq!(reply.header("content-type"), Some("application/json"));
-        assert_eq!(reply.json(), json!({"text": TEXT}));
+        assert_eq!(reply.json(), transcript(TEXT, 1));
     }
+    let longer = bench.ask(&Request::post(&Form::of(&wav(SECOND + 320))));
+    assert_eq!(longer.json(), transcript(TEXT, 2));
 }
 
 #[test]
@@ -46,8 +48,9 @@ fn verbose_json_measures_the_audio_and_names_the_language() {
     let bench = Bench::start();
     let reply = asked(&bench, &[("response_format", "verbose_json"), ("language", "de")]);
     assert_eq!(reply.header("content-type"), Some("application/json"));
-    let expected =
-        json!({"task": "transcribe", "language": "german", "duration": 1.0, "text": TEXT, "segments": []});
+    let usage = json!({"type": "duration", "seconds": 1});
+    let expected = json!({"task": "transcribe", "language": "german", "duration": 1.0, "text": TEXT,
+        "segments": [], "usage": usage});
     assert_eq!(reply.json(), expected);
 
     let form = Form::of(&clip()).field("response_format", "verbose_json");
@@ -61,16 +64,58 @@ fn verbose_json_measures_the_audio_and_names_the_language() {
     assert_eq!(bench.ask(&Request::post(&words)).json()["duration"], 1.0);
 }
 
-#[test]
-fn verbose_json_leaves_out_what_cannot_be_measured() {
-    let bench = Bench::start();
+/// Files whose headers are broken, in ways that leave open how long they play.
+fn unmeasurable() -> [(&'static str, Vec<u8>); 6] {
+    let with = |start: &[u8]| [start, &[7; 3000]].concat();
+    let mut wav = wav(SECOND);
+    // A codec that only its encoder's word can measure, which is missing.
+    wav[20] = 0x55;
+    let info =
+        [&[0x10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &(44_100_u64 << 44).to_be_bytes(), &[0; 16]].concat();
     // A page that begins a stream of Opus, and no other.
     let page = [b"OggS\0\x02".as_slice(), &[0; 20], &[1, 19], b"OpusHead\x01\x01", &[0; 9]].concat();
-    let ogg = [page, vec![7; 3000]].concat();
-    let form = Form::of(&ogg).field("response_format", "verbose_json");
-    let (reply, seen) = bench.accepts("ogg", &Request::post(&form), &ogg);
-    assert_eq!(seen.audio_name(), ("audio.ogg", "audio/ogg"));
-    assert_eq!(reply.json().get("duration"), None, "never null, never guessed");
+    [
+        ("audio.wav", wav),
+        ("audio.flac", with(&[b"fLaC\x80\0\0\x22".as_slice(), &info].concat())),
+        ("audio.ogg", with(&page)),
+        ("audio.mp3", with(b"ID3\x04\0\0\0\0\0\0")),
+        ("audio.m4a", with(b"\0\0\0\x20ftypM4A \0\0\0\0")),
+        ("audio.webm", with(b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81")),
+    ]
+}
+
+#[test]
+fn what_cannot_be_measured_is_left_out_and_said() {
+    let bench = Bench::start();
+    for (name, audio) in unmeasurable() {
+        for format in ["json", "verbose_json"] {
+            let form = Form::of(&audio).field("response_format", format);
+            let (reply, seen) = bench.accepts(name, &Request::post(&form), &audio);
+            assert_eq!(seen.audio_name().0, name);
+            let body = reply.json();
+            assert_eq!((body.get("duration"), body.get("usage")), (None, None), "{name}: never null: {body}");
+            assert_eq!(reply.header("x-asr-unmeasured"), Some("duration"), "{name}, {format}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_said_to_be_unmeasured_that_was_measured_or_would_not_stand_there() {
+    let bench = Bench::start();
+    let (_, broken) = unmeasurable().into_iter().next().unwrap();
+    for (audio, fields) in [
+        (wav(SECOND), &[("response_format", "json")][..]),
+        (wav(SECOND), &[("response_format", "verbose_json")]),
+        (broken.clone(), &[("response_format", "text")]),
+        (broken.clone(), &[("response_format", "markdown")]),
+        (broken.clone(), &[("stream", "true")]),
+    ] {
+        let form = fields.iter().fold(Form::of(&audio), |form, (name, value)| form.field(name, value));
+        let (reply, _) = bench.accepts("measured", &Request::post(&form), &audio);
+        assert_eq!(reply.header("x-asr-unmeasured"), None, "{fields:?}");
+    }
+    let codex = Request::post(&Form::new().file(&broken)).target("/backend-api/transcribe");
+    assert_eq!(bench.ask(&codex).header("x-asr-unmeasured"), None);
 }
 
 #[test]
@@ -266,7 +311,7 @@ fn every_request_has_an_id_of_its_own() {
 fn an_empty_transcript_is_a_success_in_every_format() {
     let bench = Bench::start();
     bench.stub.script(json!({"body": {"text": ""}}));
-    assert_eq!(asked(&bench, &[]).json(), json!({"text": ""}));
+    assert_eq!(asked(&bench, &[]).json(), transcript("", 1));
     assert_eq!(asked(&bench, &[("response_format", "text")]).text(), "\n");
     let verbose: Value = asked(&bench, &[("response_format", "verbose_json")]).json();
     assert_eq!(verbose["text"], "");

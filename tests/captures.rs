@@ -9,7 +9,7 @@ mod harness;
 
 use serde_json::{Value, json};
 
-use harness::{Bench, Capture, Http2, Outcome, Reply, STATUS_200, Seen, TEXT, captures, sha256};
+use harness::{Bench, Capture, Http2, Outcome, Reply, STATUS_200, Seen, TEXT, captures, sha256, transcript};
 
 /// The keys that the captured clients sent.
 const KEYS: [&str; 2] = ["sk-dummy", "gsk-dummy"];
@@ -97,7 +97,7 @@ fn assert_answered(capture: &Capture, reply: &Reply) {
         }
         Some(&"text") => assert_eq!(reply.text(), format!("{TEXT}\n"), "{name}"),
         Some(&"verbose_json") => assert_eq!(reply.json()["task"], "transcribe", "{name}"),
-        _ => assert_eq!(reply.json(), json!({"text": TEXT}), "{name}"),
+        _ => assert_eq!(reply.json(), transcript(TEXT, 1), "{name}"),
     }
 }
 
@@ -168,7 +168,7 @@ fn captures_over_http2_are_transcribed_too() {
             panic!("{name}: {outcome:?}\n{}", bench.edge.printed())
         };
         assert_eq!(status, STATUS_200, "{name}");
-        assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap(), json!({"text": TEXT}), "{name}");
+        assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap(), transcript(TEXT, 1), "{name}");
         let seen = bench.heard(&name, &Capture::fixture());
         assert_eq!(seen.declared(), Some(seen.body_bytes()), "{name}");
     }

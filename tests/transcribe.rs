@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use harness::{ACCOUNT, Stub, TEXT, TOKEN, clip, sha256, wav};
+use harness::{ACCOUNT, Stub, TEXT, TOKEN, clip, sha256, transcript, wav};
 
 struct Desk {
     stub: Stub,
@@ -103,7 +103,7 @@ fn json_language_prompt_name_and_type_are_taken() {
         "clip.flac",
     ]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!({"text": TEXT}));
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), transcript(TEXT, 4));
     let seen = desk.stub.seen();
     assert_eq!(seen[0].field("language"), Some("de"));
     assert_eq!(seen[0].field("prompt"), Some("Grüße, \"Müller\""));

@@ -7,7 +7,7 @@
 //! the same place makes the same error, byte for byte.
 //!
 //! Input: a byte of flags (see `asked`), the status, LF, header lines (`name: value`), an empty line, the body. With
-//! the highest flag the rest is a text, which the upstream gives as JSON.
+//! the highest flag the rest is a text, which the upstream gives as JSON. JSON with a language is Codex's own shape.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use asr_edge_fuzz::answer::{Answer, Blame, Fault, Reply, fault_of, passes_by_itself, reply};
 use asr_edge_fuzz::choices::{line, plant};
-use asr_edge_fuzz::translate::{Asked, Container, Format, Language};
+use asr_edge_fuzz::translate::{Asked, Container, Format, Language, Shape};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
@@ -68,7 +68,9 @@ fuzz_target!(|input: &[u8]| -> Corpus {
 /// Low bits: the format (2), characters of a said text are escaped, a stream, a language, a duration, ignored fields.
 fn asked(flags: u8) -> Asked {
     let bit = |bit: u8| flags >> bit & 1 == 1;
+    let codex = flags & 3 == 0 && bit(4);
     Asked {
+        shape: if codex { Shape::Codex } else { Shape::OpenAi },
         model: "whisper-1".to_owned(),
         format: Format::ALL[usize::from(flags & 3)],
         stream: bit(3),
@@ -125,12 +127,22 @@ fn check_success(reply: &Reply, text: &str, asked: &Asked) {
     match asked.format {
         Format::Json => {
             assert_eq!(reply.content_type, "application/json");
-            assert_eq!(serde_json::from_str::<Value>(body).expect("JSON"), json!({ "text": text }));
+            let mut body: Value = serde_json::from_str(body).expect("JSON");
+            let usage = body.as_object_mut().expect("an object").remove("usage");
+            if asked.shape == Shape::Codex {
+                assert_eq!((usage, header("x-asr-unmeasured")), (None, None));
+            } else {
+                check_usage(usage, asked);
+                assert_eq!(header("x-asr-unmeasured").is_some(), asked.duration.is_none());
+            }
+            assert_eq!(body, json!({ "text": text }));
         }
         Format::VerboseJson => {
             assert_eq!(reply.content_type, "application/json");
             let mut body: Value = serde_json::from_str(body).expect("JSON");
-            let duration = body.as_object_mut().expect("an object").remove("duration");
+            let fields = body.as_object_mut().expect("an object");
+            check_usage(fields.remove("usage"), asked);
+            let duration = fields.remove("duration");
             assert_eq!(duration, asked.duration.map(|duration| duration.as_secs_f64().into()));
             assert_eq!(header("x-asr-unmeasured").is_some(), duration.is_none());
             let language = body["language"].as_str().expect("a language").to_owned();
@@ -151,6 +163,12 @@ fn check_success(reply: &Reply, text: &str, asked: &Asked) {
             assert_eq!(body, text);
         }
     }
+}
+
+/// Begun seconds count whole.
+fn check_usage(usage: Option<Value>, asked: &Asked) {
+    let seconds = asked.duration.map(|duration| duration.as_millis().div_ceil(1000) as u64);
+    assert_eq!(usage, seconds.map(|seconds| json!({ "type": "duration", "seconds": seconds })));
 }
 
 /// Reads the stream as a browser does (HTML section 9.2.6): fields by line, an event at each empty one.

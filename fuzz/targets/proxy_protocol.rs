@@ -13,7 +13,10 @@ fuzz_target!(|bytes: &[u8]| {
     match decided {
         Some(end) => {
             assert!(end <= LONGEST, "decided late");
-            assert!((end..=bytes.len()).all(|end| read(&bytes[..end]) == whole), "another outcome for another cut");
+            assert!(
+                (end..=bytes.len()).all(|end| read(&bytes[..end]) == whole),
+                "another outcome for another cut"
+            );
         }
         None => assert!(bytes.len() < LONGEST, "{LONGEST} bytes decide nothing"),
     }

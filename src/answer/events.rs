@@ -6,7 +6,7 @@ use super::{Reply, to_json};
 
 /// Renders the transcript as OpenAI streams it: a delta, unless the text is empty, then the one `done`. The upstream
 /// tells the text all at once, so to cut it up would only pretend. No `event:` lines and no `[DONE]`: OpenAI sends
-/// neither here.
+/// neither here. No `usage`: in `done` it counts tokens, and the upstream tells none.
 pub(super) fn render(text: &str) -> Reply {
     let mut body = Vec::new();
     if !text.is_empty() {

@@ -3,28 +3,32 @@
 use serde::Serialize;
 
 use super::Reply;
-use crate::translate::{Asked, Format, Language};
+use crate::translate::{Asked, Format, Language, Shape};
 
-/// Renders the transcript. `usage` is left out everywhere, since the upstream tells none and bills are made of it.
+/// Renders the transcript. Codex's own shape is the text alone.
 pub(super) fn render(text: &str, asked: &Asked) -> Reply {
     match asked.format {
-        Format::Json => Reply::json(200, &Json { text }),
+        Format::Json if asked.shape == Shape::Codex => Reply::json(200, &Json { text, usage: None }),
+        Format::Json => measured(asked, &Json { text, usage: Usage::of(asked) }),
         Format::Text => {
             let line = format!("{}\n", text.trim_end_matches('\n'));
             Reply::new(200, "text/plain; charset=utf-8", line)
         }
         Format::Markdown => Reply::new(200, "text/markdown; charset=utf-8", text.to_owned()),
-        Format::VerboseJson => verbose(text, asked),
+        Format::VerboseJson => {
+            let language = asked.language.as_ref().and_then(Language::english_name).unwrap_or("unknown");
+            let duration = asked.duration.map(|duration| duration.as_secs_f64());
+            let (task, segments, usage) = ("transcribe", [], Usage::of(asked));
+            measured(asked, &Verbose { task, language, duration, text, segments, usage })
+        }
     }
 }
 
 /// Typed clients break on `null`, so a duration that could not be measured is left out, and a header says so: a
-/// guess would be taken for the truth.
-fn verbose(text: &str, asked: &Asked) -> Reply {
-    let language = asked.language.as_ref().and_then(Language::english_name).unwrap_or("unknown");
-    let duration = asked.duration.map(|duration| duration.as_secs_f64());
-    let mut reply = Reply::json(200, &Verbose { task: "transcribe", language, duration, text, segments: [] });
-    if duration.is_none() {
+/// guess would be taken for the truth, and bills are made of it.
+fn measured(asked: &Asked, body: &impl Serialize) -> Reply {
+    let mut reply = Reply::json(200, body);
+    if asked.duration.is_none() {
         reply.headers.push(("x-asr-unmeasured", "duration".to_owned()));
     }
     reply
@@ -33,6 +37,8 @@ fn verbose(text: &str, asked: &Asked) -> Reply {
 #[derive(Serialize)]
 struct Json<'a> {
     text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
 }
 
 #[derive(Serialize)]
@@ -46,6 +52,24 @@ struct Verbose<'a> {
     text: &'a str,
     /// The upstream gives no times. Clients want the key all the same.
     segments: [(); 0],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+/// What was used, as OpenAI's `whisper-1` tells it; tokens are not ours to count.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "duration")]
+struct Usage {
+    /// Begun ones count whole, as OpenAI has it; some clients take no fractions.
+    seconds: u64,
+}
+
+impl Usage {
+    /// `None` where the audio could not be measured.
+    fn of(asked: &Asked) -> Option<Self> {
+        let duration = asked.duration?;
+        Some(Self { seconds: duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)) })
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +127,7 @@ mod tests {
         assert_eq!(content_type, "application/json");
         assert_eq!(
             body,
-            r#"{"task":"transcribe","language":"english","duration":8.47,"text":"Hi","segments":[]}"#
+            r#"{"task":"transcribe","language":"english","duration":8.47,"text":"Hi","segments":[],"usage":{"type":"duration","seconds":9}}"#
         );
         let typed: Typed = serde_json::from_str(&body).unwrap();
         assert_eq!((typed.language.as_str(), typed.duration, typed.text.as_str()), ("english", 8.47, "Hi"));
@@ -122,11 +146,36 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_that_was_not_measured_is_left_out_and_said() {
-        let reply = render("Hi", &asked(Format::VerboseJson));
-        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!(body.get("duration"), None);
-        assert_eq!(reply.headers, [("x-asr-unmeasured", "duration".to_owned())]);
+    fn seconds_that_have_begun_are_used_seconds() {
+        let mut asked = asked(Format::Json);
+        for (millis, seconds) in [(1, 1), (1000, 1), (1001, 2), (8_470, 9), (u64::MAX, u64::MAX / 1000 + 1)] {
+            asked.duration = Some(Duration::from_millis(millis));
+            let expected = format!(r#"{{"text":"Hi","usage":{{"type":"duration","seconds":{seconds}}}}}"#);
+            assert_eq!(rendered("Hi", &asked).1, expected);
+        }
+        asked.duration = Some(Duration::MAX);
+        assert!(rendered("", &asked).1.contains("18446744073709551615"));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out_and_said_where_it_would_stand() {
+        for format in Format::ALL {
+            let reply = render("Hi", &asked(format));
+            let body = String::from_utf8(reply.body.to_vec()).unwrap();
+            assert!(!body.contains("duration") && !body.contains("usage"), "{body}");
+            let unmeasured = [("x-asr-unmeasured", "duration".to_owned())];
+            let stands = matches!(format, Format::Json | Format::VerboseJson);
+            assert_eq!(reply.headers, if stands { &unmeasured[..] } else { &[] }, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn codex_is_told_the_text_alone() {
+        for duration in [None, Some(Duration::from_secs(1))] {
+            let asked = Asked { shape: Shape::Codex, duration, ..asked(Format::Json) };
+            let reply = render("Hi", &asked);
+            assert_eq!((reply.body.as_ref(), reply.headers.len()), (&br#"{"text":"Hi"}"#[..], 0));
+        }
     }
 
     #[test]

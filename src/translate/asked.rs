@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// Whose form comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// OpenAI's: every field of theirs is checked.
+    #[default]
+    OpenAi,
+    /// Codex's own: `file`, `language` and `prompt` count, everything else is ignored; the answer is JSON.
+    Codex,
+}
+
 /// A form field of OpenAI's transcription request (`contract: openai-audio.md` section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -154,6 +164,8 @@ pub struct Language(pub(crate) String);
 /// All of the request that the answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// Whose request it was, and whose shape the answer has.
+    pub shape: Shape,
     /// The model name, as sent or the default.
     pub model: String,
     /// The shape of the answer.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::asked::Language;
+use super::asked::{Language, Shape};
 use super::limits::Limits;
 use super::model::Models;
 
@@ -23,14 +23,4 @@ pub struct Terms {
     pub language: Option<Language>,
     /// How much of everything is allowed.
     pub limits: Limits,
-}
-
-/// Whose form comes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shape {
-    /// OpenAI's: every field of theirs is checked.
-    #[default]
-    OpenAi,
-    /// Codex's own: `file`, `language` and `prompt` count, everything else is ignored; the answer is JSON.
-    Codex,
 }

@@ -41,6 +41,7 @@ const cases = {
     const answer = await transcribe({ language: 'en', prompt: 'A pangram.', temperature: 0.2 });
     assert.equal(answer.text, TEXT);
     assert.match(answer._request_id, /^req_/);
+    assert.deepEqual(answer.usage, { type: 'duration', seconds: Math.ceil(Number(SECONDS)) });
   },
   async text() {
     const answer = await transcribe({ model: 'whisper-1', response_format: 'text' });
@@ -51,6 +52,7 @@ const cases = {
     assert.equal(answer.text, TEXT);
     assert.equal(answer.language, 'english');
     assert.ok(Math.abs(answer.duration - Number(SECONDS)) < 0.01, `${answer.duration}`);
+    assert.deepEqual(answer.usage, { type: 'duration', seconds: Math.ceil(Number(SECONDS)) });
   },
   async stream() {
     await events(await transcribe({ stream: true }));

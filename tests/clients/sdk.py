@@ -1,5 +1,6 @@
 """The openai Python SDK, and requests: `sdk.py CASE`. Says nothing and exits 0 when the client saw what it should."""
 
+import math
 import os
 import sys
 
@@ -32,6 +33,7 @@ def json():
     answer = transcribe(language="en", prompt="A pangram.", temperature=0.2)
     assert answer.text == TEXT, answer
     assert answer._request_id.startswith("req_"), answer
+    assert (answer.usage.type, answer.usage.seconds) == ("duration", math.ceil(float(SECONDS))), answer
 
 
 def text():
@@ -42,6 +44,7 @@ def verbose_json():
     answer = transcribe(model="whisper-1", response_format="verbose_json", language="en")
     assert answer.text == TEXT, answer
     assert abs(answer.duration - float(SECONDS)) < 0.01, answer
+    assert (answer.usage.type, answer.usage.seconds) == ("duration", math.ceil(float(SECONDS))), answer
     assert answer.language == "english" and not answer.segments, answer
 
 

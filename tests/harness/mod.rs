@@ -13,6 +13,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub(crate) use captures::{Capture, captures};
@@ -87,6 +88,11 @@ impl Bench {
     pub(crate) fn assert_nothing_whole(&self, what: &str) {
         self.stub.assert_nothing_whole(what);
     }
+}
+
+/// The plain answer with this text, about audio of so many seconds, rounded up.
+pub(crate) fn transcript(text: &str, seconds: u64) -> Value {
+    json!({"text": text, "usage": {"type": "duration", "seconds": seconds}})
 }
 
 /// As hexadecimal digits.
