@@ -13,7 +13,8 @@ use bytes::Bytes;
 use self::framing::{Framing, Request};
 use crate::answer::Fault;
 use crate::base::file;
-use crate::gateway::offline::{Head, Outcome, Translated, judge};
+use crate::config::{Config, ConfigFault};
+use crate::gateway::offline::{Head, Outcome, Setting, Translated, judge};
 use crate::translate::Boundary;
 
 /// The longest capture that is read, bytes.
@@ -28,14 +29,26 @@ pub struct TranslateArgs {
     /// Writes the capture back, fit to be shown: keys, words and names masked, audio zeroed after its first KiB.
     #[arg(long)]
     pub redact: bool,
+    /// Config file (TOML), of which `limits`, `service`, and of `codex` language, models and strict count.
+    #[arg(long, value_name = "FILE", conflicts_with = "redact")]
+    pub config: Option<PathBuf>,
 }
 
 impl TranslateArgs {
+    /// What the file, with the variables over it, says of requests; without a file, the defaults.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn setting(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Setting, Vec<ConfigFault>> {
+        let Some(path) = &self.config else { return Ok(Setting::default()) };
+        Setting::of(&Config::load_offline(path, env)?).map_err(|fault| vec![fault])
+    }
+
     /// What is to be printed: the report, or the redacted capture.
     ///
     /// # Errors
     /// The file cannot be read, or holds no HTTP/1.1 request.
-    pub fn run(&self) -> io::Result<Vec<u8>> {
+    pub fn run(&self, setting: &Setting) -> io::Result<Vec<u8>> {
         let name =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.capture.display()));
         let raw = file::read(&self.capture, LONGEST).map_err(name)?;
@@ -44,7 +57,7 @@ impl TranslateArgs {
             let boundary = boundary(&request);
             return Ok(redact::redacted(&raw, &request, boundary.as_ref().map(Boundary::as_bytes)));
         }
-        Ok(report(&Bytes::copy_from_slice(&raw), &request).into_bytes())
+        Ok(report(setting, &Bytes::copy_from_slice(&raw), &request).into_bytes())
     }
 }
 
@@ -53,7 +66,7 @@ fn boundary(request: &Request<'_>) -> Option<Boundary> {
     Boundary::from_content_type(value).ok()
 }
 
-fn report(raw: &Bytes, request: &Request<'_>) -> String {
+fn report(setting: &Setting, raw: &Bytes, request: &Request<'_>) -> String {
     let pieces: Vec<Bytes> = request.body.iter().map(|range| raw.slice(range.clone())).collect();
     let body = pieces.concat();
     let head = Head {
@@ -84,8 +97,11 @@ fn report(raw: &Bytes, request: &Request<'_>) -> String {
     if !request.rest.is_empty() {
         line(&mut text, "behind it", format_args!("{} bytes", request.rest.len()));
     }
-    match judge(&head, &pieces, request.whole) {
+    match judge(setting, &head, &pieces, request.whole) {
         Ok(Outcome::Translated(translated)) => accepted(&mut text, &translated),
+        Ok(Outcome::Passed(service)) => {
+            line(&mut text, "outcome", format_args!("passes unchanged to the service `{service}`"));
+        }
         Ok(Outcome::Page(page)) => {
             line(&mut text, "outcome", format_args!("no upload: answered by `{page}`"))
         }
@@ -95,8 +111,11 @@ fn report(raw: &Bytes, request: &Request<'_>) -> String {
 }
 
 fn accepted(text: &mut String, translated: &Translated) {
-    let Translated { content_type, length, body, asked } = translated;
+    let Translated { content_type, length, body, asked, service } = translated;
     line(text, "outcome", format_args!("goes upstream"));
+    if let Some(service) = service {
+        line(text, "service", format_args!("{service}"));
+    }
     line(text, "content-type", format_args!("{content_type}"));
     match length {
         Some(length) => line(text, "declared", format_args!("{length} bytes")),

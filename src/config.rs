@@ -277,4 +277,26 @@ impl Config {
         let env = |name: &str| (name != acme::DOMAIN).then(|| env(name)).flatten();
         check::check(raw, faults, &flags, &env)
     }
+
+    /// The same for looking at requests that nobody sends: of the file nothing counts but `[limits]`, `[[service]]`, and
+    /// language, models and strictness of `[codex]`. Login, keys, proxy and spool need not be there.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_offline(file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigFault>> {
+        let (raw, faults) = read::file(file)?;
+        let raw::RawCodex { language, models, strict, .. } = raw.codex;
+        let codex = raw::RawCodex { language, models, strict, ..Default::default() };
+        let limits = raw::RawLimits { spool_dir: None, spool_total: Some(raw::Size(0)), ..raw.limits };
+        let raw = raw::Raw { codex, limits, service: raw.service, ..Default::default() };
+        let none = CodexFlags { bearer: Some(Secret::new("none".to_owned())), ..CodexFlags::default() };
+        let flags = ServeFlags {
+            config: Some(file.to_path_buf()),
+            no_api_key: true,
+            codex: none,
+            ..ServeFlags::default()
+        };
+        let env = |name: &str| limits::VARIABLES.contains(&name).then(|| env(name)).flatten();
+        check::check(raw, faults, &flags, &env)
+    }
 }

@@ -163,7 +163,10 @@ fn run(command: Command) -> Result<(), Failure> {
             say(String::from_utf8_lossy(&reply?.body).trim_end_matches('\n'));
             Ok(())
         }
-        Command::Translate(args) => Ok(std::io::stdout().write_all(&args.run()?)?),
+        Command::Translate(args) => {
+            let setting = args.setting(&variable)?;
+            Ok(std::io::stdout().write_all(&args.run(&setting)?)?)
+        }
         Command::Demo(args) => block_on(async { Ok(args.run(say, asked_to_stop()?).await?) }),
         Command::Key(KeyCommand::New { name, file }) => {
             let key = keys::add(&file, &name)

@@ -122,6 +122,117 @@ fn of_upstream(report: &str) -> Vec<&str> {
     parts.map(|part| part.trim().split(':').next().unwrap()).collect()
 }
 
+/// A configuration that differs from the defaults in all that counts here.
+const OWN: &str = "
+[codex]
+language = \"german\"
+models = [\"acme/whisper\"]
+strict = true
+[[service]]
+name = \"mine\"
+url = \"http://127.0.0.1:9\"
+kind = \"openai\"
+models = [\"mine\"]
+paths = [\"/mine\"]
+[limits]
+max_upload = \"20KiB\"
+max_duration = \"500ms\"
+max_uri = 200
+parts = 3
+field = \"1KiB\"
+";
+
+/// What need not be where a capture is looked at.
+const ELSEWHERE: &str = "
+spool_dir = \"nowhere\"
+[server]
+http = [\"192.0.2.1:1\"]
+[keys]
+file = \"nowhere.toml\"
+";
+
+#[test]
+fn a_configuration_counts_as_it_does_in_a_server() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("own.toml");
+    fs::write(&path, format!("{OWN}{ELSEWHERE}")).unwrap();
+    let with = |capture: &[u8]| {
+        let (code, out, err) = run(&["--config", path.to_str().unwrap()], capture);
+        assert_eq!((code, err.as_str()), (0, ""));
+        String::from_utf8(out).unwrap()
+    };
+    let bench = Bench::with(|launch| launch.config(OWN));
+    let form = || Form::new().field("model", "whisper-1");
+    let short = wav(3000);
+    for (what, request, default) in [
+        ("language", Request::post(&form().file(&short)), 200),
+        ("its own", Request::post(&form().field("language", "fr").file(&short)), 200),
+        ("model", Request::post(&Form::new().field("model", "acme/whisper").file(&short)), 404),
+        ("strict", Request::post(&Form::new().file(&short)), 200),
+        ("parts", Request::post(&form().field("a", "b").field("c", "d").file(&short)), 200),
+        ("field", Request::post(&form().field("prompt", &"x".repeat(2000)).file(&short)), 200),
+        ("upload", Request::post(&form().file(&wav(30_000))), 200),
+        ("duration", Request::post(&form().file(&wav(17_000))), 200),
+        (
+            "target",
+            Request::post(&form().file(&short)).target(&format!("/v1/models?{}", "x".repeat(300))),
+            405,
+        ),
+    ] {
+        let capture = request.bytes();
+        assert_eq!(status(&report(what, &capture)), default, "{what}");
+        let report = with(&capture);
+        bench.stub.forget();
+        let reply = bench.ask(&request);
+        assert_eq!(status(&report), reply.status, "{what}: {reply:?}\n{report}");
+        if reply.status == 200 {
+            assert_eq!(of_upstream(&report), bench.heard(what, &short).parts(), "{what}\n{report}");
+            assert!(report.contains("language: 2 bytes"), "{what}\n{report}");
+        } else {
+            assert_ne!(status(&report), default, "{what}");
+            let told: serde_json::Value = serde_json::from_str(of(&report, "answer").unwrap()).unwrap();
+            assert_eq!(told, reply.json(), "{what}");
+        }
+    }
+    for (request, service) in [
+        (Request::post(&Form::new().field("model", "mine").file(&short)), true),
+        (Request::new("GET", "/mine/too"), true),
+        (
+            Request::post(&Form::new().field("model", "mine").file(&short)).target("/v1/audio/translations"),
+            true,
+        ),
+        (Request::post(&Form::new().file(&short).field("model", "mine")), false),
+    ] {
+        let report = with(&request.bytes());
+        let passes = of(&report, "outcome").unwrap() == "passes unchanged to the service `mine`";
+        assert_eq!(passes, service, "{report}");
+    }
+}
+
+#[test]
+fn a_faulty_configuration_is_told_with_exit_code_64() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("own.toml");
+    let capture = Request::post(&Form::of(&wav(300))).bytes();
+    let with = |config: &str, flags: &[&str]| {
+        fs::write(&path, config).unwrap();
+        run(&[&["--config", path.to_str().unwrap()], flags].concat(), &capture)
+    };
+    for (config, words) in [
+        ("[limits]\nparts = 0\n", "limits.parts"),
+        ("[codex]\nlanguage = \"klingonese\"\n", "codex.language"),
+        ("[codex]\nmodel = \"x\"\n", "did you mean `models`"),
+    ] {
+        let (code, out, err) = with(config, &[]);
+        assert_eq!((code, out), (64, Vec::new()), "{err}");
+        assert!(err.contains(words), "{err}");
+    }
+    assert_eq!(with("", &[]).0, 0);
+    assert_eq!(with("", &["--redact"]).0, 64, "a redacted capture has nothing to do with a configuration");
+    let (code, _, err) = run(&["--config", "/no/such.toml"], &capture);
+    assert!(code == 64 && err.contains("/no/such.toml"), "{err}");
+}
+
 #[test]
 fn every_redacted_capture_keeps_its_outcome_and_tells_nothing() {
     for capture in captures() {

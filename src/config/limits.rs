@@ -10,11 +10,14 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 
+/// The variables that are looked at.
+pub(super) const VARIABLES: [&str; 1] = ["CODEX_ASR_MAX_UPLOAD_MB"];
+
 /// Checks `[limits]` and the flags and variables over it.
 pub(super) fn check(raw: RawLimits, flags: &ServeFlags, desk: &mut Desk<'_>) -> Limits {
     let file = bytes("limits.max_upload", raw.max_upload, 50 * MIB, (1, 1024 * GIB), desk);
     let flag = ("--max-upload-mb", flags.max_upload_mb.as_ref());
-    let max_upload = match desk.number(flag, &["CODEX_ASR_MAX_UPLOAD_MB"]) {
+    let max_upload = match desk.number(flag, &VARIABLES) {
         Some(mib) => bytes(mib.from, Some(Size(mib.value.saturating_mul(MIB))), file, (1, 1024 * GIB), desk),
         None => file,
     };
