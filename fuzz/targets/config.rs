@@ -221,9 +221,12 @@ fn placed(fault: &ConfigFault, table: Option<&Table>, variables: &Variables) {
     assert!(flag || variable || lacking || stands(table, path), "{fault}: no such place");
 }
 
-/// Whether there is something at this path. Names hold whatever they hold, dots and brackets too.
+/// Whether there is something at this path. Names hold whatever they hold, dots and brackets too; no name is shown as "".
 fn stands(table: &Table, path: &str) -> bool {
-    table.iter().any(|(name, value)| path.strip_prefix(name.as_str()).is_some_and(|rest| below(value, rest)))
+    table.iter().any(|(name, value)| {
+        let name = if name.is_empty() { "\"\"" } else { name };
+        path.strip_prefix(name).is_some_and(|rest| below(value, rest))
+    })
 }
 
 fn below(value: &Value, rest: &str) -> bool {

@@ -109,7 +109,8 @@ fn take_out(table: &mut DeTable<'_>, at: &Range<usize>, above: &str) -> Option<S
     let mut doomed = None;
     for (key, value) in table.iter_mut() {
         let name = key.get_ref().to_string();
-        let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        let shown = if name.is_empty() { "\"\"" } else { &name };
+        let path = if above.is_empty() { shown.to_owned() } else { format!("{above}.{shown}") };
         let mut hit = key.span() == *at;
         let mut item_hit = None;
         match value.get_mut() {
@@ -262,6 +263,13 @@ mod tests {
             faults("[service]\nname = \"a\"\n"),
             ["service: line 1, column 1: must be a table: write [[service]]"]
         );
+    }
+
+    #[test]
+    fn a_key_without_a_name_has_a_path_too() {
+        let found = faults("'' = 1\n[limits]\n'' = 1\n");
+        assert!(found[0].starts_with("\"\": line 1"), "{found:?}");
+        assert!(found[1].starts_with("limits.\"\": line 3"), "{found:?}");
     }
 
     #[test]
