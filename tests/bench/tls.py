@@ -7,10 +7,12 @@ Needs a release build, h2load (nghttp2-client), nginx and openssl. All run again
 connections, in turn; medians. CPU is user + system time of the processes under test, from /proc.
 """
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from cpu import EDGE, SIZES, cpu, form, start, wav
@@ -34,10 +36,18 @@ http {{
 
 
 def free_port():
-    import socket
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(100):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    sys.exit("nginx does not listen")
 
 
 def load(url, body, headers, http2, seconds):
@@ -73,6 +83,7 @@ def main():
         port = free_port()
         Path(folder, "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream.split("//")[1]))
         nginx = subprocess.Popen(["nginx", "-p", folder, "-c", f"{folder}/nginx.conf"])
+        wait_for(port)
         ours = f"{ours}/v1/audio/transcriptions"
         theirs = f"https://127.0.0.1:{port}/backend-api/transcribe"
         print("size     nginx ms    h1 ms    h2 ms  h1/nginx  h2/h1")
